@@ -1,0 +1,38 @@
+"""The exceptions that a person gets to see, all of them one line long."""
+
+from __future__ import annotations
+
+
+class PaprHookError(Exception):
+    """Something that papr-hook cannot go on from; str() is one line for a person."""
+
+
+class InputError(PaprHookError):
+    """A document that is not a domain definition that libvirt would take.
+
+    Arguments: what is wrong; the line of the input that it is on, where there is one.
+    """
+
+    def __init__(self, what: str, line: int | None = None) -> None:
+        super().__init__(what if line is None else f"line {line}: {what}")
+        self.what = what
+        self.line = line
+
+
+class LayoutError(PaprHookError):
+    """A rule of the contract that no layout of this guest can meet.
+
+    Arguments: the number of the rule; why it cannot be met.
+    """
+
+    def __init__(self, rule: int, why: str) -> None:
+        super().__init__(f"rule {rule}: {why}")
+        self.rule = rule
+
+
+class ConfError(PaprHookError):
+    """A configuration file or setting that cannot be used."""
+
+
+class LibvirtError(PaprHookError):
+    """libvirt could not be reached, or refused what it was asked."""

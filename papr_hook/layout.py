@@ -1,0 +1,378 @@
+"""The layout: every device and every endpoint on a vPHB of its own.
+
+Pure: a guest, the number of spares and what the host said go in, a Layout comes out. The rule
+numbers are those of the contract in the manual page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from .errors import LayoutError
+from .model import MAX_PHBS, MAX_SLOT, Address, Guest, HostFacts, Layout, Phb
+from .units import Unit, find_units
+
+
+@dataclass(frozen=True)
+class Room:
+    """How a guest's units fit onto its vPHBs.
+
+    ceiling: vPHBs that the definition may have.
+    reserved: buses that no device may be put on.
+    endpoints, emulated: units of each kind.
+    floor: spares that stay before devices share, 0 or 1.
+    tail: 1 where the last vPHB, whichever it is, must hold nothing; else 0.
+    """
+
+    ceiling: int
+    reserved: frozenset[int]
+    tail: int
+    endpoints: int
+    emulated: int
+    floor: int
+
+    @property
+    def usable(self) -> int:
+        """The vPHBs that may hold a unit or be a spare."""
+        return self.ceiling - len(self.reserved) - self.tail
+
+    @property
+    def fits(self) -> bool:
+        """Whether each unit can have a vPHB of its own."""
+        return self.endpoints + self.emulated + self.floor <= self.usable
+
+    @property
+    def homes(self) -> int:
+        """The vPHBs that emulated devices share where not each can have its own.
+
+        Raises LayoutError where the endpoints alone are too many.
+        """
+        homes = max(self.usable - self.endpoints - self.floor, 0) or self.usable - self.endpoints
+        if homes < 0 or (homes == 0 and self.emulated):
+            needed = self.endpoints + bool(self.emulated) + self.ceiling - self.usable
+            raise LayoutError(
+                5,
+                f"{self.endpoints} host endpoints"
+                f"{' and the emulated devices' if self.emulated else ''} need {needed} vPHBs, "
+                f"and this guest can have {self.ceiling}; pass through fewer host devices",
+            )
+        if self.emulated > homes * MAX_SLOT:
+            raise LayoutError(
+                5,
+                f"{self.emulated} emulated devices do not fit on the {homes} vPHBs left for them",
+            )
+        return homes
+
+
+def measure(guest: Guest, units: Iterable[Unit], spares: int) -> Room:
+    """How much room a guest has, and how much of it its units need.
+
+    spares: the empty vPHBs that the policy asks for.
+    """
+    endpoints = [unit.endpoint for unit in units]
+    return Room(
+        ceiling=MAX_PHBS - len(guest.taken_targets),
+        reserved=reserved_buses(guest),
+        tail=int(guest.last_occupied),
+        endpoints=sum(endpoints),
+        emulated=len(endpoints) - sum(endpoints),
+        floor=min(spares, 1),
+    )
+
+
+def reserved_buses(guest: Guest) -> frozenset[int]:
+    """Buses that the commandline uses, and empty vPHBs that a person bound to a NUMA node."""
+    used = {device.address.bus for device in guest.devices if device.address is not None}
+    bound = {
+        phb.index
+        for phb in guest.phbs
+        if phb.node is not None and phb.index not in used and phb.index < MAX_PHBS
+    }
+    return frozenset(bound | guest.occupied)
+
+
+def usable_address(address: Address | None, guest: Guest) -> bool:
+    """Whether an address is on a vPHB that the layout keeps, in a slot that takes a device."""
+    return (
+        address is not None
+        and address.domain == 0
+        and 1 <= address.slot <= MAX_SLOT
+        and address.bus < MAX_PHBS
+        and any(phb.index == address.bus for phb in guest.phbs)
+    )
+
+
+def homes_of(guest: Guest, units: Iterable[Unit]) -> dict[int, list[Unit]]:
+    """The units that sit wholly on one usable bus that nothing else disturbs, by bus.
+
+    A unit some of whose devices have no address yet sits where the others are.
+    """
+    homes: dict[int, list[Unit]] = {}
+    bridged = {bridge.address.bus for bridge in guest.bridges if bridge.address is not None}
+    disturbed = bridged | reserved_buses(guest)
+    for unit in units:
+        addresses = [guest.devices[member].address for member in unit.members]
+        given = [address for address in addresses if address is not None]
+        buses = {address.bus for address in given}
+        slots = {(address.bus, address.slot) for address in given}
+        if (
+            given
+            and all(usable_address(address, guest) for address in given)
+            and len(buses if unit.endpoint else slots) == 1
+        ):
+            homes.setdefault(given[0].bus, []).append(unit)
+        else:
+            disturbed |= buses
+    return {bus: there for bus, there in homes.items() if bus not in disturbed}
+
+
+def layout(guest: Guest, spares: int, facts: HostFacts) -> Layout:
+    """Lay a guest out.
+
+    guest: the guest as its definition has it; spares: the empty vPHBs that it should have, 0-30;
+    facts: what the host said. Raises LayoutError where rule 5 cannot be met.
+    """
+    units = find_units(guest, facts)
+    room = measure(guest, units, spares)
+    homes = homes_of(guest, units)
+    alone = {bus: there for bus, there in homes.items() if len(there) == 1}
+    if room.fits or len(alone) == len(units):
+        plan = _separate(guest, units, room, alone, spares)
+    else:
+        plan = _share(guest, units, room, homes)
+    if plan.count > room.ceiling:
+        raise LayoutError(
+            5, f"the definition and its qemu:commandline have more than {MAX_PHBS} PHBs together"
+        )
+    return Layout(
+        phbs=_phbs(guest, plan),
+        places=_places(guest, plan),
+        warnings=tuple(_warnings(guest, plan, spares)),
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which units go to which bus, and which of those buses they had already.
+
+    count: the vPHBs that there will be. nodes: NUMA cells that go along with a moved unit.
+    """
+
+    count: int
+    units: Mapping[int, tuple[Unit, ...]]
+    kept: frozenset[Unit]
+    room: Room
+    nodes: Mapping[int, int]
+
+
+def _separate(
+    guest: Guest, units: tuple[Unit, ...], room: Room, alone: Mapping[int, list[Unit]], spares: int
+) -> _Plan:
+    """A vPHB for each unit; those that have one keep it."""
+    kept = {there[0] for there in alone.values()}
+    movers = [unit for unit in units if unit not in kept]
+    count = _count(guest, room, set(alone), len(units) + spares)
+    free = _free(count - room.tail, set(alone) | room.reserved)
+    node_of = {phb.index: phb.node for phb in guest.phbs if phb.node is not None}
+    came_from = {unit: _node(guest, unit, node_of) for unit in movers}
+    takers = sorted(movers, key=lambda unit: came_from[unit] is None)
+    plan = {bus: tuple(there) for bus, there in alone.items()}
+    nodes: dict[int, int] = {}
+    for unit in takers:
+        node = came_from[unit]
+        bus = next((bus for bus in free if node_of.get(bus) == node), free[0])
+        free.remove(bus)
+        plan[bus] = (unit,)
+        if node is not None and bus != 0:
+            nodes[bus] = node
+    return _Plan(count, plan, frozenset(kept), room, nodes)
+
+
+def _share(
+    guest: Guest, units: tuple[Unit, ...], room: Room, homes: Mapping[int, list[Unit]]
+) -> _Plan:
+    """A vPHB for each endpoint; the emulated devices spread evenly over the others."""
+    endpoints = {
+        bus: there[0] for bus, there in homes.items() if len(there) == 1 and there[0].endpoint
+    }
+    shared = {
+        bus: there for bus, there in homes.items() if not any(unit.endpoint for unit in there)
+    }
+    spread = max(room.homes, min(len(shared), room.usable - room.endpoints))
+    staying = _within_quota(shared, room.emulated, spread)
+    taken = set(endpoints) | set(staying)
+    count = _count(guest, room, taken, room.endpoints + spread + room.floor)
+    free = _free(count - room.tail, taken | room.reserved)
+    plan: dict[int, list[Unit]] = {bus: [unit] for bus, unit in endpoints.items()}
+    for unit in units:
+        if unit.endpoint and unit not in endpoints.values():
+            plan[free.pop(0)] = [unit]
+    spots: dict[int, list[Unit]] = {bus: list(there) for bus, there in staying.items()}
+    while len(spots) < spread:
+        spots[free.pop(0)] = []
+    kept = {unit for there in staying.values() for unit in there}
+    for unit in units:
+        if not unit.endpoint and unit not in kept:
+            emptiest = min(spots, key=lambda bus: (len(spots[bus]), _last(bus)))
+            spots[emptiest].append(unit)
+    plan.update(spots)
+    return _Plan(
+        count,
+        {bus: tuple(there) for bus, there in plan.items()},
+        frozenset(kept | set(endpoints.values())),
+        room,
+        {},
+    )
+
+
+def _within_quota(
+    shared: Mapping[int, list[Unit]], emulated: int, spread: int
+) -> dict[int, list[Unit]]:
+    """The vPHBs whose devices may stay together when all are spread evenly."""
+    quota, more = divmod(emulated, spread) if spread else (0, 0)
+    staying: dict[int, list[Unit]] = {}
+    for bus in sorted(shared, key=_last):
+        size = len(shared[bus])
+        if len(staying) == spread or size > quota + bool(more):
+            continue
+        if size > quota:
+            more -= 1
+        staying[bus] = shared[bus]
+    return staying
+
+
+def _last(bus: int) -> int:
+    """A sort key that puts vPHB 0 last: libvirt puts there what nobody placed."""
+    return bus or MAX_PHBS
+
+
+def _free(count: int, taken: set[int]) -> list[int]:
+    return sorted((bus for bus in range(count) if bus not in taken), key=_last)
+
+
+def _count(guest: Guest, room: Room, taken: set[int], wanted: int) -> int:
+    """How many vPHBs there have to be: those that there are, and room for what is wanted.
+
+    taken: buses that keep what they hold; wanted: vPHBs for units and spares.
+    """
+    roots = {phb.index for phb in guest.phbs if phb.index < MAX_PHBS}
+    highest = max(roots | room.reserved, default=0)
+    if highest in taken | room.reserved:
+        highest += room.tail
+    wanted += len(room.reserved) + room.tail
+    return max(highest + 1, min(wanted, room.ceiling))
+
+
+def _node(guest: Guest, unit: Unit, node_of: Mapping[int, int]) -> int | None:
+    """The NUMA cell that the vPHB of a unit was given; it goes where the unit goes."""
+    given = (guest.devices[member].address for member in unit.members)
+    cells = (node_of.get(address.bus) for address in given if address is not None)
+    return next((cell for cell in cells if cell is not None), None)
+
+
+def _phbs(guest: Guest, plan: _Plan) -> tuple[Phb, ...]:
+    """The vPHBs that there will be, each with a target index of its own."""
+    had: dict[int, Phb] = {}
+    for phb in guest.phbs:
+        had.setdefault(phb.index, phb)
+    targets = {0: 0}
+    taken = {0} | set(guest.taken_targets)
+    for index in range(1, plan.count):
+        target = had[index].target if index in had else None
+        if target is not None and 0 < target < MAX_PHBS and target not in taken:
+            targets[index] = target
+            taken.add(target)
+    for index in range(1, plan.count):
+        if index not in targets and index not in taken:
+            targets[index] = index
+            taken.add(index)
+    unused = (target for target in range(1, MAX_PHBS) if target not in taken)
+    for index in range(1, plan.count):
+        if index not in targets:
+            targets[index] = next(unused)
+    return tuple(
+        replace(had.get(index, Phb(index)), target=targets[index], node=_cell(plan, had, index))
+        for index in range(plan.count)
+    )
+
+
+def _cell(plan: _Plan, had: Mapping[int, Phb], index: int) -> int | None:
+    """The NUMA cell of a vPHB; one that a moved unit took along is not left behind."""
+    if index in plan.nodes:
+        return plan.nodes[index]
+    needed = index in plan.units or index in plan.room.reserved
+    return had[index].node if index in had and needed else None
+
+
+def _places(guest: Guest, plan: _Plan) -> tuple[Address, ...]:
+    places: dict[int, Address] = {}
+    for bus, units in plan.units.items():
+        for unit in units:
+            if unit in plan.kept:
+                places.update(_given(guest, unit))
+        for unit in units:
+            taken = {place.slot for place in places.values() if place.bus == bus}
+            places.update(_slots(guest, unit, bus, taken, places))
+    return tuple(places[position] for position in range(len(guest.devices)))
+
+
+def _given(guest: Guest, unit: Unit) -> dict[int, Address]:
+    devices = ((member, guest.devices[member].address) for member in unit.members)
+    return {member: address for member, address in devices if address is not None}
+
+
+def _slots(
+    guest: Guest, unit: Unit, bus: int, taken: set[int], places: Mapping[int, Address]
+) -> dict[int, Address]:
+    """Addresses on a bus for the members of a unit that have none there yet."""
+    found: dict[int, Address] = {}
+    placed = [places[member].slot for member in unit.members if member in places]
+    for card in _cards(guest, unit, [m for m in unit.members if m not in places]):
+        free = next(slot for slot in range(1, MAX_SLOT + 1) if slot not in taken)
+        slot = placed[0] if placed and not unit.endpoint else free
+        taken.add(slot)
+        functions = _functions(guest, card)
+        found.update({member: Address(bus, slot, functions[member]) for member in card})
+    return found
+
+
+def _cards(guest: Guest, unit: Unit, members: list[int]) -> list[list[int]]:
+    """The members that share a slot: all of an emulated unit, the functions of a host card."""
+    if not unit.endpoint:
+        return [members] if members else []
+    cards: dict[object, list[int]] = {}
+    for member in members:
+        address = guest.devices[member].address
+        key = (address.domain, address.bus, address.slot) if address else member
+        cards.setdefault(key, []).append(member)
+    return list(cards.values())
+
+
+def _functions(guest: Guest, card: list[int]) -> dict[int, int]:
+    """The function of each member of a slot; one of them is 0, or no guest looks further."""
+    wanted = {}
+    for member in card:
+        device = guest.devices[member]
+        address = device.address
+        given = address.function if address is not None else 0
+        wanted[member] = device.function if device.companions is not None else given
+    if 0 in wanted.values() or any(guest.devices[member].companions for member in card):
+        return wanted
+    return {member: number for number, member in enumerate(sorted(card, key=wanted.__getitem__))}
+
+
+def _warnings(guest: Guest, plan: _Plan, spares: int) -> Iterable[str]:
+    empty = plan.count - len(plan.units) - len(plan.room.reserved) - plan.room.tail
+    sharing = {bus: units for bus, units in plan.units.items() if len(units) > 1}
+    if sharing:
+        names = "; ".join(
+            f"vPHB {bus}: "
+            + ", ".join(
+                guest.devices[member].name for unit in sharing[bus] for member in unit.members
+            )
+            for bus in sorted(sharing)
+        )
+        yield f"rule 5: more devices than vPHBs, so these share: {names}"
+    if empty < spares:
+        yield f"rule 4: {empty} of {spares} spare vPHBs fit"

@@ -1,0 +1,151 @@
+"""What a layout is about: a pseries guest's host bridges, its devices, and where they sit.
+
+Nothing here knows XML. domain makes a Guest from a definition, layout makes a Layout from a
+Guest, check judges a Guest, and domain writes a Layout back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MAX_PHBS = 31
+"""PHBs of a pseries guest: target index 0-30 (QEMU include/hw/ppc/spapr.h, SPAPR_MAX_PHBS
+less the one that libvirt's own count of 32 leaves unusable)."""
+
+MAX_SLOT = 31
+"""Slots of a pci-root that take a device are 1-31; slot 0 is the bridge's own."""
+
+
+@dataclass(frozen=True, order=True)
+class Address:
+    """A device's address as libvirt counts: the bus is the index of a PCI controller."""
+
+    bus: int
+    slot: int
+    function: int = 0
+    domain: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function:x}"
+
+
+@dataclass(frozen=True, order=True)
+class HostAddress:
+    """A PCI device of the host, named as sysfs names it."""
+
+    domain: int
+    bus: int
+    slot: int
+    function: int
+
+    def __str__(self) -> str:
+        return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function:x}"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that sits on PCI.
+
+    name: how a message names it, e.g. <disk> vda.
+    line: where it stands in the definition; None when libvirt would add it by itself.
+    address: where the definition puts it; None when the definition leaves that to libvirt.
+    passthrough: it is a device of the host, or one of its functions, not an emulated one.
+    source: which one, where the definition says.
+    network: the libvirt network that an interface is plugged into; it may hand out host devices.
+    companions: devices with the same key are functions of one USB 2 controller.
+    function: the function that such a controller has by the ICH9's layout.
+    """
+
+    name: str
+    line: int | None = None
+    address: Address | None = None
+    passthrough: bool = False
+    source: HostAddress | None = None
+    network: str | None = None
+    companions: str | None = None
+    function: int = 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Phb:
+    """A host bridge of the guest, a pci-root controller.
+
+    index: its bus number in the definition, 0 or more.
+    target: its target index, the PCI domain that the guest sees; None when not written.
+    node: the guest NUMA cell that a person gave it.
+    """
+
+    index: int
+    target: int | None = None
+    node: int | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A PCI controller that a pseries guest should not have: anything but a pci-root.
+
+    address: where it is plugged in, if the definition says.
+    """
+
+    index: int
+    model: str
+    line: int | None = None
+    address: Address | None = None
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A pseries guest as its definition has it.
+
+    occupied: buses that the definition's qemu:commandline uses; what is there cannot be moved.
+    last_occupied: it also uses the vPHB with the highest index, whichever that is.
+    taken_targets: target indexes of host bridges that the commandline adds.
+    mode, spares: what the definition's own papr:layout asks for; None where it is silent.
+    """
+
+    name: str
+    phbs: tuple[Phb, ...] = ()
+    bridges: tuple[Bridge, ...] = ()
+    devices: tuple[Device, ...] = ()
+    occupied: frozenset[int] = frozenset()
+    last_occupied: bool = False
+    taken_targets: frozenset[int] = frozenset()
+    mode: str | None = None
+    spares: int | None = None
+
+    @property
+    def used_by_commandline(self) -> frozenset[int]:
+        """The buses that the qemu:commandline uses, the last one by its index too."""
+        indexes = {phb.index for phb in self.phbs}
+        return self.occupied | ({max(indexes)} if self.last_occupied and indexes else set())
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What a layout needs to know of the host.
+
+    groups: the IOMMU group of each host device whose group could be read.
+    hostdev_networks: the libvirt networks that hand out host devices.
+    """
+
+    groups: Mapping[HostAddress, int] = field(default_factory=dict)
+    hostdev_networks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything goes.
+
+    phbs: all vPHBs, by index.
+    places: the address of each of the guest's devices, in their order.
+    warnings: what a person should know, a line each.
+    """
+
+    phbs: tuple[Phb, ...]
+    places: tuple[Address, ...]
+    warnings: tuple[str, ...] = ()

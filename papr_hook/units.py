@@ -1,0 +1,64 @@
+"""What moves as one: a device, the functions of one slot, a USB 2 set, or an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+
+from .model import Device, Guest, HostFacts
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Devices that belong on one vPHB together.
+
+    members: their positions in the guest's devices.
+    endpoint: they are a host's partitionable endpoint, so that nothing else may join them.
+    group: its IOMMU group, where the host could tell.
+    """
+
+    members: tuple[int, ...]
+    endpoint: bool
+    group: int | None = None
+
+
+def is_endpoint(device: Device, facts: HostFacts) -> bool:
+    """Whether a device is one of the host's, passed through."""
+    return device.passthrough or device.network in facts.hostdev_networks
+
+
+def find_units(guest: Guest, facts: HostFacts) -> tuple[Unit, ...]:
+    """The guest's devices as units, in the order of their first members."""
+    sets: list[set[int]] = []
+    owner: dict[Hashable, set[int]] = {}
+    for position, device in enumerate(guest.devices):
+        members = {position}
+        for key in _keys(device, facts):
+            members |= owner.get(key, set())
+        sets = [other for other in sets if not other & members] + [members]
+        for member in members:
+            for key in _keys(guest.devices[member], facts):
+                owner[key] = members
+    return tuple(_unit(guest, tuple(sorted(members)), facts) for members in sorted(sets, key=min))
+
+
+def _unit(guest: Guest, members: tuple[int, ...], facts: HostFacts) -> Unit:
+    first = guest.devices[members[0]]
+    return Unit(members, is_endpoint(first, facts), _group(first, facts))
+
+
+def _group(device: Device, facts: HostFacts) -> int | None:
+    return facts.groups.get(device.source) if device.source is not None else None
+
+
+def _keys(device: Device, facts: HostFacts) -> Iterator[Hashable]:
+    """What ties a device to others: two devices with a key in common are one unit."""
+    group = _group(device, facts)
+    if group is not None:
+        yield "group", group
+        return
+    if device.companions is not None:
+        yield "companions", device.companions
+    if device.address is not None:
+        at = device.address
+        yield "slot", is_endpoint(device, facts), at.domain, at.bus, at.slot

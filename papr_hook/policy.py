@@ -1,0 +1,178 @@
+"""The settings: one table, from which the configuration, its defaults and the help come."""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfError
+
+CONF = Path("/etc/papr-hook.conf")
+SECTION = "papr-hook"
+
+
+def number(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole decimal numbers from low to high; it raises ValueError."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise ValueError
+        return int(text)
+
+    return read
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """A reader of one of some words; it raises ValueError."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return read
+
+
+def path(text: str) -> Path:
+    """A reader of absolute paths; it raises ValueError."""
+    if not text.startswith("/"):
+        raise ValueError
+    return Path(text)
+
+
+def word(text: str) -> str:
+    """A reader of text that is not empty; it raises ValueError."""
+    if not text:
+        raise ValueError
+    return text
+
+
+def _setting(default: object, read: Callable[[str], object], takes: str, doc: str) -> Any:
+    return dataclasses.field(default=default, metadata={"read": read, "takes": takes, "doc": doc})
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the host's administrator wants; the fields are the settings of the configuration."""
+
+    mode: str = _setting(
+        "auto",
+        choice("auto", "keep"),
+        "auto or keep",
+        "auto: lay guests out; keep: leave every guest as it is, unless its own definition "
+        "says auto",
+    )
+    spares: int = _setting(
+        4,
+        number(0, 30),
+        "a number from 0 to 30",
+        "empty vPHBs that each guest has for hotplug",
+    )
+    start: str = _setting(
+        "refuse",
+        choice("refuse", "warn"),
+        "refuse or warn",
+        "what the hook does when a guest starts that does not comply. refuse: define the "
+        "laid-out XML and fail this start, so that the next one works; warn: say so in the "
+        "journal and let it start",
+    )
+    uri: str = _setting(
+        "qemu:///system",
+        word,
+        "a libvirt connection URI",
+        "how the hook's helper and the command reach libvirt",
+    )
+    sysfs: Path = _setting(
+        Path("/sys"),
+        path,
+        "an absolute path",
+        "where the host's IOMMU groups are read from",
+    )
+    definitions: Path = _setting(
+        Path("/etc/libvirt/qemu"),
+        path,
+        "an absolute path",
+        "where libvirt keeps the definitions of its guests, and in networks/ of its networks",
+    )
+    snapshots: Path = _setting(
+        Path("/var/lib/libvirt/qemu/snapshot"),
+        path,
+        "an absolute path",
+        "where libvirt keeps the definitions of its snapshots; a revert to one is never refused",
+    )
+    run: Path = _setting(
+        Path("/run/libvirt"),
+        path,
+        "an absolute path",
+        "libvirt's run directory: its active networks are known from network/, and the hook "
+        "notes in papr-hook/ which guests are migrating in or being restored",
+    )
+
+    @classmethod
+    def settings(cls) -> Mapping[str, dataclasses.Field[Any]]:
+        """The table: each setting's field by its name."""
+        return {field.name: field for field in dataclasses.fields(cls)}
+
+    def override(self, name: str, text: str, where: str) -> Policy:
+        """This policy with one setting read from text.
+
+        where: what the message names when the setting is unknown or the text is not one of its
+        values; raises ConfError.
+        """
+        field = self.settings().get(name)
+        if field is None:
+            known = ", ".join(self.settings())
+            raise ConfError(f"{where}: unknown setting '{name}'; there are {known}")
+        try:
+            value = field.metadata["read"](text)
+        except ValueError:
+            takes = field.metadata["takes"]
+            raise ConfError(f"{where}: {name} = {text!r} is not {takes}") from None
+        return dataclasses.replace(self, **{name: value})
+
+
+def load(file: Path | None = None) -> Policy:
+    """The policy of a configuration file.
+
+    file: which; None means /etc/papr-hook.conf, and the defaults where there is none. Raises
+    ConfError when it cannot be read or says something that is not a setting.
+    """
+    source = CONF if file is None else file
+    try:
+        text = source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if file is None:
+            return Policy()
+        raise ConfError(f"{source}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise ConfError(f"{source}: {reason}") from None
+    policy = Policy()
+    for name, value in _read(text, source).items():
+        policy = policy.override(name, value, str(source))
+    return policy
+
+
+def _read(text: str, source: Path) -> Mapping[str, str]:
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=True)
+    try:
+        parser.read_string(text, str(source))
+    except configparser.Error as error:
+        raise ConfError(f"{source}: {' '.join(error.message.split())}") from None
+    for section in parser.sections():
+        if section != SECTION:
+            raise ConfError(f"{source}: unknown section [{section}]; there is [{SECTION}]")
+    return dict(parser[SECTION]) if parser.has_section(SECTION) else {}
+
+
+def sample() -> str:
+    """A configuration file that says every default, as a comment."""
+    lines = [f"[{SECTION}]"]
+    for name, field in Policy.settings().items():
+        lines += ["", f"# {field.metadata['doc']}", f"# ({field.metadata['takes']})"]
+        lines += [f"#{name} = {field.default}"]
+    return "\n".join(lines) + "\n"

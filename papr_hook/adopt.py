@@ -1,0 +1,29 @@
+"""Guests that libvirt has already, laid out and defined again for their next start."""
+
+from __future__ import annotations
+
+from . import engine
+from .policy import Policy
+from .virt import Connection
+
+
+def adopt(connection: Connection, guest: str, policy: Policy) -> tuple[str, bool]:
+    """Lay out one guest's definition and define it.
+
+    connection: to its host; guest: its name or UUID; policy: the host's. Returns a line that
+    says what was done, and whether the definition was changed. Raises LibvirtError, InputError
+    or LayoutError, and then nothing was defined.
+    """
+    judged = engine.judge(connection.definition(guest), policy)
+    name = judged.domain.guest.name if judged.domain.guest is not None else guest
+    if judged.domain.guest is None:
+        return f"{guest}: not a pseries guest, left alone", False
+    if judged.kept:
+        return f"{name}: mode is keep, left alone", False
+    data, _ = judged.laid_out()
+    if data == judged.domain.data:
+        return f"{name}: complies", False
+    if not connection.is_persistent(guest):
+        return f"{name}: is transient, so it has no definition to change", False
+    connection.define(data)
+    return f"{name}: laid out for its next start", True

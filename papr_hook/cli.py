@@ -1,0 +1,231 @@
+"""The command: lay out, check and show definitions, and adopt the guests of a host."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, NoReturn, TextIO
+
+from . import __version__, adopt, check, engine, files, policy
+from .errors import ConfError, InputError, PaprHookError
+from .virt import connect
+
+EXAMPLES = """\
+examples:
+  papr-hook show guest.xml
+  papr-hook layout guest.xml | virsh define /dev/stdin
+  papr-hook check -c qemu:///system guest
+  papr-hook adopt
+"""
+
+
+def main(argv: Sequence[str], stdin: BinaryIO, stdout: TextIO) -> int:
+    """Run the command.
+
+    argv: its arguments, without its name; stdin, stdout: where - reads and what it prints to.
+    Returns the exit status: 0, 1 where a check finds something, 2 with one line on stderr.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options, stdin, stdout))
+    except PaprHookError as error:
+        print(f"papr-hook: {_where(options)}{error}", file=sys.stderr)
+        return 2
+
+
+def run() -> NoReturn:
+    """The papr-hook command itself."""
+    try:
+        status = main(sys.argv[1:], sys.stdin.buffer, sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 2
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="papr-hook",
+        description="The PCI layout that PAPR wants for pseries guests of libvirt: each device, "
+        "and each host endpoint, on a vPHB of its own.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    layout = _command(commands, "layout", _layout, "print a definition laid out")
+    layout.add_argument("-i", "--in-place", action="store_true", help="write it back to FILE")
+    layout.add_argument("--diff", action="store_true", help="print what would change instead")
+    checking = _command(commands, "check", _check, "say where a definition breaks which rule")
+    checking.add_argument("--strict", action="store_true", help="too few spares are an error too")
+    _command(commands, "show", _show, "draw a definition as a tree of vPHBs")
+    adopting = commands.add_parser(
+        "adopt",
+        help="lay out the guests that libvirt has, for their next start",
+        description="Read guests from libvirt, lay them out, and define them again.",
+    )
+    adopting.set_defaults(run=_adopt, source=None)
+    adopting.add_argument("guests", nargs="*", metavar="GUEST", help="which (default: all)")
+    adopting.add_argument("-c", "--connect", metavar="URI", help="libvirt's (default: uri)")
+    _policy_options(adopting)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser], name: str, run: object, help_text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
+    command.set_defaults(run=run)
+    command.add_argument(
+        "source",
+        nargs="?",
+        default="-",
+        metavar="FILE",
+        help="a definition; - or nothing: standard input; with -c: a guest",
+    )
+    command.add_argument("-c", "--connect", metavar="URI", help="read a guest from libvirt")
+    command.add_argument(
+        "--host-arch", metavar="ARCH", help="the host's architecture (default: this host's)"
+    )
+    _policy_options(command)
+    return command
+
+
+def _policy_options(command: argparse.ArgumentParser) -> None:
+    table = policy.Policy.settings()
+    command.add_argument("--conf", type=Path, metavar="FILE", help=f"default: {policy.CONF}")
+    for name in ("spares", "sysfs"):
+        field = table[name]
+        text = f"{field.metadata['doc']} (default: {field.default}, or what the conf says)"
+        command.add_argument(f"--{name}", metavar="N" if name == "spares" else "DIR", help=text)
+
+
+def _policy(options: argparse.Namespace) -> policy.Policy:
+    found = policy.load(options.conf)
+    if options.spares is not None:
+        found = found.override("spares", options.spares, "--spares")
+    if options.sysfs is not None:
+        found = found.override("sysfs", os.path.abspath(options.sysfs), "--sysfs")
+    return found
+
+
+def _where(options: argparse.Namespace) -> str:
+    """What an error is about, as far as the arguments tell."""
+    error = sys.exc_info()[1]
+    if isinstance(error, ConfError) or options.source is None:
+        return ""
+    if options.connect is not None:
+        return f"{options.source}: "
+    return "standard input: " if options.source == "-" else f"{options.source}: "
+
+
+def _judge(options: argparse.Namespace, stdin: BinaryIO) -> engine.Judged:
+    settings = _policy(options)
+    if options.connect is None:
+        data = files.read(options.source, stdin)
+    else:
+        if options.source == "-":
+            raise InputError("-c needs the name of a guest")
+        with connect(options.connect) as connection:
+            data = connection.definition(options.source)
+    judged = engine.judge(data, settings, options.host_arch)
+    if options.spares is not None:
+        # What is said on the command line counts more than what the definition asks for.
+        judged = replace(judged, spares=settings.spares)
+    return judged
+
+
+def _layout(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
+    if options.in_place and (options.source == "-" or options.connect is not None):
+        raise InputError("-i needs a FILE to write back to")
+    judged = _judge(options, stdin)
+    data, made = judged.laid_out()
+    for warning in made.warnings if made is not None else ():
+        print(f"papr-hook: {_where(options)}warning: {warning}", file=sys.stderr)
+    if options.diff:
+        stdout.writelines(_diff(judged.domain.data, data, options.source))
+    if options.in_place:
+        if data != judged.domain.data:
+            files.replace(options.source, data)
+    elif not options.diff:
+        _write(stdout, data)
+    return 0
+
+
+def _diff(before: bytes, after: bytes, name: str) -> list[str]:
+    if before == after:
+        return []
+    old, new = (part.decode("utf-8", "replace").splitlines(True) for part in (before, after))
+    lines = difflib.unified_diff(old, new, name, f"{name} (laid out)")
+    return [line if line.endswith("\n") else f"{line}\n" for line in lines]
+
+
+def _write(stdout: TextIO, data: bytes) -> None:
+    """Print a definition, in the very bytes where stdout has room for bytes."""
+    stdout.flush()
+    if isinstance(stdout, io.TextIOWrapper):
+        stdout.buffer.write(data)
+        stdout.buffer.flush()
+    else:
+        stdout.write(data.decode("utf-8", "replace"))
+
+
+def _check(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
+    judged = _judge(options, stdin)
+    if judged.domain.guest is None:
+        print("not a pseries guest: nothing to check", file=stdout)
+        return 0
+    if judged.kept:
+        print("mode is keep: not checked", file=stdout)
+        return 0
+    violations = judged.violations()
+    if options.strict:
+        violations = tuple(replace(violation, warning=False) for violation in violations)
+    for violation in violations:
+        print(violation, file=stdout)
+    if not violations:
+        print("complies", file=stdout)
+    return 0 if check.complies(violations) else 1
+
+
+def _show(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
+    # rich is needed by this command alone, and takes longer to load than the others run.
+    from . import show
+
+    judged = _judge(options, stdin)
+    if judged.domain.guest is None:
+        print("not a pseries guest: no vPHBs to show", file=stdout)
+        return 0
+    show.show(judged.domain.guest, judged.facts, stdout)
+    return 0
+
+
+def _adopt(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
+    settings = _policy(options)
+    status = 0
+    with connect(options.connect or settings.uri) as connection:
+        for guest in options.guests or connection.guests():
+            try:
+                line, _ = adopt.adopt(connection, guest, settings)
+                print(line, file=stdout)
+            except PaprHookError as error:
+                print(f"papr-hook: {guest}: {error}", file=sys.stderr)
+                status = 2
+    return status

@@ -1,0 +1,137 @@
+"""The qemu hook: it judges the guest that is about to start, and hinders nothing else.
+
+What libvirt runs when, and what it makes of the answer, is in libvirt's docs/hooks.rst and its
+src/qemu/qemu_process.c. libvirt holds the guest while a hook runs, so nothing here talks to it:
+what has to be defined anew is left to a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import syslog
+from collections.abc import Sequence
+from typing import BinaryIO, NoReturn, TextIO
+
+from . import engine, incoming, policy, stored
+from .check import Violation, complies
+from .detached import define_later
+from .domain.xmltext import MAX_BYTES
+from .errors import LayoutError, PaprHookError
+from .policy import Policy
+
+GO_ON = 0
+REFUSE = 100
+"""Not 1, which a Python that cannot even start would say too; hooks/qemu makes it 1."""
+
+PID = "PAPR_HOOK_PID"
+"""The environment variable in which hooks/qemu says which process libvirt waits for."""
+
+
+def main(argv: Sequence[str], stdin: BinaryIO, stdout: TextIO) -> int:
+    """Answer one call of libvirt.
+
+    argv: GUEST OPERATION SUB-OPERATION EXTRA; stdin: the domain XML; stdout: what the guest
+    would be laid out as, where that differs. Returns REFUSE for a cold start that is refused,
+    0 otherwise, whatever goes wrong.
+    """
+    guest, operation, suboperation = (*argv, "", "", "")[:3]
+    try:
+        if operation in ("migrate", "restore") and suboperation == "begin":
+            incoming.note(policy.load().run, guest)
+        elif operation == "prepare" and suboperation == "begin":
+            return _prepare(guest, stdin.read(MAX_BYTES + 1), policy.load(), stdout)
+    except PaprHookError as error:
+        _say(guest, f"{error}; the guest goes on as it is")
+    except Exception as error:  # whatever it is, the guest must not suffer for it
+        _say(guest, f"unexpected {type(error).__name__}: {error}; the guest goes on as it is")
+    return GO_ON
+
+
+def run() -> NoReturn:
+    """What hooks/qemu starts."""
+    status = main(sys.argv[1:], sys.stdin.buffer, sys.stdout)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.exit(status)
+
+
+def _prepare(guest: str, data: bytes, settings: Policy, stdout: TextIO) -> int:
+    arriving = incoming.forget(settings.run, guest)
+    judged = engine.judge(data, settings)
+    violations = judged.violations()
+    impossible = _print_laid_out(judged, stdout)
+    if complies(violations):
+        return GO_ON
+    why_not = _brings_a_state(guest, data, settings, arriving)
+    if why_not is not None:
+        _say(guest, f"does not comply, but {why_not}; it goes on")
+        return GO_ON
+    reason = _reason(violations)
+    if settings.start == "warn":
+        _say(guest, f"does not comply, and starts all the same (start = warn): {reason}")
+        return GO_ON
+    _say(guest, f"not started: {reason}; {_what_now(guest, data, settings, impossible)}")
+    return REFUSE
+
+
+def _print_laid_out(judged: engine.Judged, stdout: TextIO) -> LayoutError | None:
+    """Print the definition laid out, for pipes: libvirt ignores what prepare prints."""
+    try:
+        data, _ = judged.laid_out()
+    except LayoutError as error:
+        return error
+    if data != judged.domain.data:
+        stdout.write(data.decode("utf-8", "replace"))
+    return None
+
+
+def _brings_a_state(guest: str, data: bytes, settings: Policy, arriving: bool) -> str | None:
+    """Why a start is not a cold one, so that its layout is none of the hook's business."""
+    if arriving:
+        return "it arrives with the state of that layout"
+    defined = stored.definition(settings.definitions, guest)
+    if defined is not None and stored.has_run(data) and not stored.has_run(defined):
+        return "it comes back from a saved state with that layout"
+    if stored.has_memory_of(settings.snapshots, guest, data):
+        return "it has a memory snapshot of that layout"
+    return None
+
+
+def _reason(violations: Sequence[Violation]) -> str:
+    """The first thing that breaks a rule, one of rule 3 if there is any, and how many more."""
+    errors = [violation for violation in violations if not violation.warning]
+    first = next((violation for violation in errors if violation.rule == 3), errors[0])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"rule {first.rule}: {first.element} {first.text}{more}"
+
+
+def _what_now(guest: str, data: bytes, settings: Policy, impossible: LayoutError | None) -> str:
+    """Start the repair where there is one, and tell what is left to do."""
+    keep = "to start it as it is, give it mode='keep' (papr-hook(8))"
+    if impossible is not None:
+        return f"it cannot be laid out, {impossible}; {keep}"
+    defined = stored.definition(settings.definitions, guest)
+    if defined is None or not stored.same_layout(data, defined):
+        return (
+            "it starts from a file, so lay that out with 'papr-hook layout -i FILE' "
+            f"and create it again; {keep}"
+        )
+    laid_out, _ = engine.judge(defined, settings).laid_out()
+    waits_for = int(os.environ.get(PID) or os.getpid())
+    if define_later(laid_out, guest, settings.uri, waits_for):
+        return f"its definition is being laid out, so start it again; {keep}"
+    return f"lay it out with 'papr-hook adopt {guest}' and start it again; {keep}"
+
+
+def _say(guest: str, text: str) -> None:
+    """Tell the client of a refused start, and the journal."""
+    line = f"guest '{guest}': {text}"
+    print(f"papr-hook: {line}", file=sys.stderr)
+    syslog.openlog("papr-hook", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_WARNING, line)
+
+
+if __name__ == "__main__":
+    run()

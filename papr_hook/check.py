@@ -160,9 +160,7 @@ def _split(guest: Guest, unit: Unit) -> Iterator[Violation]:
     buses = sorted(_buses(guest, unit))
     if unit.endpoint and len(buses) > 1:
         names = ", ".join(device.name for device in given)
-        text = (
-            f"are one endpoint, IOMMU group {unit.group}, but on vPHBs {', '.join(map(str, buses))}"
-        )
+        text = f"are one endpoint, IOMMU group {unit.group}, but on vPHBs {', '.join(map(str, buses))}"
         yield Violation(3, given[0].line, names, text)
     slots = {(d.address.bus, d.address.slot) for d in given if d.address is not None}
     if not unit.endpoint and len(slots) > 1:
@@ -189,9 +187,7 @@ def _even_homes(guest: Guest, units: tuple[Unit, ...], room: Room) -> Iterator[i
     if room.fits:
         return
     emulated = {
-        bus: len(there)
-        for bus, there in homes_of(guest, units).items()
-        if not any(unit.endpoint for unit in there)
+        bus: len(there) for bus, there in homes_of(guest, units).items() if not any(unit.endpoint for unit in there)
     }
     even = max(emulated.values(), default=0) - min(emulated.values(), default=0) <= 1
     whole = sum(emulated.values()) == room.emulated

@@ -101,9 +101,7 @@ def _command(
         help="a definition; - or nothing: standard input; with -c: a guest",
     )
     command.add_argument("-c", "--connect", metavar="URI", help="read a guest from libvirt")
-    command.add_argument(
-        "--host-arch", metavar="ARCH", help="the host's architecture (default: this host's)"
-    )
+    command.add_argument("--host-arch", metavar="ARCH", help="the host's architecture (default: this host's)")
     _policy_options(command)
     return command
 

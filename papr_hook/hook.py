@@ -114,10 +114,7 @@ def _what_now(guest: str, data: bytes, settings: Policy, impossible: LayoutError
         return f"it cannot be laid out, {impossible}; {keep}"
     defined = stored.definition(settings.definitions, guest)
     if defined is None or not stored.same_layout(data, defined):
-        return (
-            "it starts from a file, so lay that out with 'papr-hook layout -i FILE' "
-            f"and create it again; {keep}"
-        )
+        return f"it starts from a file, so lay that out with 'papr-hook layout -i FILE' and create it again; {keep}"
     laid_out, _ = engine.judge(defined, settings).laid_out()
     waits_for = int(os.environ.get(PID) or os.getpid())
     if define_later(laid_out, guest, settings.uri, waits_for):

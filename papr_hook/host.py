@@ -27,9 +27,7 @@ def facts_for(guest: Guest, policy: Policy) -> HostFacts:
     return HostFacts(
         groups={source: group for source, group in groups.items() if group is not None},
         hostdev_networks=frozenset(
-            name
-            for name in names
-            if "/" not in name and any(_hands_out_hostdevs(d / f"{name}.xml") for d in networks)
+            name for name in names if "/" not in name and any(_hands_out_hostdevs(d / f"{name}.xml") for d in networks)
         ),
     )
 

@@ -84,11 +84,7 @@ def measure(guest: Guest, units: Iterable[Unit], spares: int) -> Room:
 def reserved_buses(guest: Guest) -> frozenset[int]:
     """Buses that the commandline uses, and empty vPHBs that a person bound to a NUMA node."""
     used = {device.address.bus for device in guest.devices if device.address is not None}
-    bound = {
-        phb.index
-        for phb in guest.phbs
-        if phb.node is not None and phb.index not in used and phb.index < MAX_PHBS
-    }
+    bound = {phb.index for phb in guest.phbs if phb.node is not None and phb.index not in used and phb.index < MAX_PHBS}
     return frozenset(bound | guest.occupied)
 
 
@@ -142,9 +138,7 @@ def layout(guest: Guest, spares: int, facts: HostFacts) -> Layout:
     else:
         plan = _share(guest, units, room, homes)
     if plan.count > room.ceiling:
-        raise LayoutError(
-            5, f"the definition and its qemu:commandline have more than {MAX_PHBS} PHBs together"
-        )
+        raise LayoutError(5, f"the definition and its qemu:commandline have more than {MAX_PHBS} PHBs together")
     return Layout(
         phbs=_phbs(guest, plan),
         places=_places(guest, plan),
@@ -166,9 +160,7 @@ class _Plan:
     nodes: Mapping[int, int]
 
 
-def _separate(
-    guest: Guest, units: tuple[Unit, ...], room: Room, alone: Mapping[int, list[Unit]], spares: int
-) -> _Plan:
+def _separate(guest: Guest, units: tuple[Unit, ...], room: Room, alone: Mapping[int, list[Unit]], spares: int) -> _Plan:
     """A vPHB for each unit; those that have one keep it."""
     kept = {there[0] for there in alone.values()}
     movers = [unit for unit in units if unit not in kept]
@@ -189,16 +181,10 @@ def _separate(
     return _Plan(count, plan, frozenset(kept), room, nodes)
 
 
-def _share(
-    guest: Guest, units: tuple[Unit, ...], room: Room, homes: Mapping[int, list[Unit]]
-) -> _Plan:
+def _share(guest: Guest, units: tuple[Unit, ...], room: Room, homes: Mapping[int, list[Unit]]) -> _Plan:
     """A vPHB for each endpoint; the emulated devices spread evenly over the others."""
-    endpoints = {
-        bus: there[0] for bus, there in homes.items() if len(there) == 1 and there[0].endpoint
-    }
-    shared = {
-        bus: there for bus, there in homes.items() if not any(unit.endpoint for unit in there)
-    }
+    endpoints = {bus: there[0] for bus, there in homes.items() if len(there) == 1 and there[0].endpoint}
+    shared = {bus: there for bus, there in homes.items() if not any(unit.endpoint for unit in there)}
     spread = max(room.homes, min(len(shared), room.usable - room.endpoints))
     staying = _within_quota(shared, room.emulated, spread)
     taken = set(endpoints) | set(staying)
@@ -226,9 +212,7 @@ def _share(
     )
 
 
-def _within_quota(
-    shared: Mapping[int, list[Unit]], emulated: int, spread: int
-) -> dict[int, list[Unit]]:
+def _within_quota(shared: Mapping[int, list[Unit]], emulated: int, spread: int) -> dict[int, list[Unit]]:
     """The vPHBs whose devices may stay together when all are spread evenly."""
     quota, more = divmod(emulated, spread) if spread else (0, 0)
     staying: dict[int, list[Unit]] = {}
@@ -322,9 +306,7 @@ def _given(guest: Guest, unit: Unit) -> dict[int, Address]:
     return {member: address for member, address in devices if address is not None}
 
 
-def _slots(
-    guest: Guest, unit: Unit, bus: int, taken: set[int], places: Mapping[int, Address]
-) -> dict[int, Address]:
+def _slots(guest: Guest, unit: Unit, bus: int, taken: set[int], places: Mapping[int, Address]) -> dict[int, Address]:
     """Addresses on a bus for the members of a unit that have none there yet."""
     found: dict[int, Address] = {}
     placed = [places[member].slot for member in unit.members if member in places]
@@ -367,10 +349,7 @@ def _warnings(guest: Guest, plan: _Plan, spares: int) -> Iterable[str]:
     sharing = {bus: units for bus, units in plan.units.items() if len(units) > 1}
     if sharing:
         names = "; ".join(
-            f"vPHB {bus}: "
-            + ", ".join(
-                guest.devices[member].name for unit in sharing[bus] for member in unit.members
-            )
+            f"vPHB {bus}: " + ", ".join(guest.devices[member].name for unit in sharing[bus] for member in unit.members)
             for bus in sorted(sharing)
         )
         yield f"rule 5: more devices than vPHBs, so these share: {names}"

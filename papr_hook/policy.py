@@ -63,8 +63,7 @@ class Policy:
         "auto",
         choice("auto", "keep"),
         "auto or keep",
-        "auto: lay guests out; keep: leave every guest as it is, unless its own definition "
-        "says auto",
+        "auto: lay guests out; keep: leave every guest as it is, unless its own definition says auto",
     )
     spares: int = _setting(
         4,
@@ -153,7 +152,7 @@ def load(file: Path | None = None) -> Policy:
         raise ConfError(f"{source}: {reason}") from None
     policy = Policy()
     for name, value in _read(text, source).items():
-        policy = policy.override(name, value, str(source))
+        policy = policy.override(name, value, f"{source}: line {_line(text, name)}")
     return policy
 
 
@@ -162,11 +161,28 @@ def _read(text: str, source: Path) -> Mapping[str, str]:
     try:
         parser.read_string(text, str(source))
     except configparser.Error as error:
-        raise ConfError(f"{source}: {' '.join(error.message.split())}") from None
+        raise ConfError(f"{source}: {_fault(error)}") from None
     for section in parser.sections():
         if section != SECTION:
             raise ConfError(f"{source}: unknown section [{section}]; there is [{SECTION}]")
     return dict(parser[SECTION]) if parser.has_section(SECTION) else {}
+
+
+def _fault(error: configparser.Error) -> str:
+    """What is wrong with a file, in one line."""
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"line {error.lineno}: settings go below a line [{SECTION}]"
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f"line {error.lineno}: {error.option} is set twice"
+    if isinstance(error, configparser.ParsingError):
+        return f"line {error.errors[0][0]}: not of the form 'setting = value'"
+    return " ".join(error.message.split())
+
+
+def _line(text: str, name: str) -> int:
+    """The line of a file that sets something."""
+    lines = enumerate(text.splitlines(), 1)
+    return next((n for n, line in lines if line.partition("=")[0].strip().lower() == name), 0)
 
 
 def sample() -> str:

@@ -93,9 +93,7 @@ def _bus(
             _bus(there, bridge.index, None, guest, units, seen | {bridge.index})
 
 
-def _unit(
-    branch: Tree, unit: Unit, members: Iterable[int], domain: int | None, guest: Guest
-) -> None:
+def _unit(branch: Tree, unit: Unit, members: Iterable[int], domain: int | None, guest: Guest) -> None:
     if unit.group is not None:
         branch = branch.add(f"[cyan]endpoint[/]  IOMMU group {unit.group}")
     for member in members:
@@ -113,9 +111,7 @@ def _device(device: Device, domain: int | None) -> str:
 
 def _strays(root: Tree, guest: Guest) -> None:
     """Devices at a bus that no controller has."""
-    strays = [
-        d for d in guest.devices if d.address is not None and d.address.bus not in _buses(guest)
-    ]
+    strays = [d for d in guest.devices if d.address is not None and d.address.bus not in _buses(guest)]
     if strays:
         branch = root.add("[red]on a bus that the definition does not have[/]")
         for device in strays:

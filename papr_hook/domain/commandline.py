@@ -77,9 +77,7 @@ def _index(bus: str, aliases: Mapping[str, int]) -> Iterator[int]:
 
 def _options(root: etree._Element) -> Iterator[tuple[str, dict[str, str]]]:
     """Each option of the commandline, with its value's properties."""
-    arguments = [
-        argument.get("value", "") for argument in root.iterfind(f"{QEMU}commandline/{QEMU}arg")
-    ]
+    arguments = [argument.get("value", "") for argument in root.iterfind(f"{QEMU}commandline/{QEMU}arg")]
     for option, value in zip(arguments, [*arguments[1:], ""]):
         if option.startswith("-"):
             yield re.sub("^--", "-", option), _properties(value)

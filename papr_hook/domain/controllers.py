@@ -69,9 +69,7 @@ def _refuse_twice(given: Mapping[etree._Element, int]) -> None:
             )
 
 
-def _listed(
-    controllers: Iterable[etree._Element], given: Mapping[etree._Element, int]
-) -> list[etree._Element]:
+def _listed(controllers: Iterable[etree._Element], given: Mapping[etree._Element, int]) -> list[etree._Element]:
     """The controllers in the order of libvirt's own list: sorted as they are inserted."""
     listed: list[etree._Element] = []
     for element in controllers:

@@ -80,14 +80,11 @@ NEVER = Rule(_none, None, absent=False)
 _MODEL = attribute("model")
 
 RULES = {
-    "disk": Rule(
-        disk_bus, _models("virtio"), _models("ide fdc scsi xen usb uml sata sd none"), False
-    ),
+    "disk": Rule(disk_bus, _models("virtio"), _models("ide fdc scsi xen usb uml sata sd none"), False),
     "interface": Rule(child("model", "type"), None, _models("usb-net spapr-vlan")),
     "controller usb": Rule(
         _MODEL,
-        _models("piix3-uhci piix4-uhci ehci vt82c686b-uhci pci-ohci nec-xhci qemu-xhci")
-        | frozenset(COMPANIONS),
+        _models("piix3-uhci piix4-uhci ehci vt82c686b-uhci pci-ohci nec-xhci qemu-xhci") | frozenset(COMPANIONS),
         _models("none qusb1 qusb2"),
     ),
     "controller scsi": Rule(
@@ -119,9 +116,7 @@ RULES = {
         _models("vga cirrus vmvga xen vbox qxl parallels bochs virtio"),
         _models("none ramfb gop"),
     ),
-    "sound": Rule(
-        _MODEL, _models("es1370 ac97 ich6 ich9 virtio"), _models("usb sb16 pcspk ich7"), False
-    ),
+    "sound": Rule(_MODEL, _models("es1370 ac97 ich6 ich9 virtio"), _models("usb sb16 pcspk ich7"), False),
     "input": Rule(input_bus, VIRTIO, _models("usb ps2 xen parallels none"), False),
     "watchdog": Rule(_MODEL, _models("i6300esb"), _models("ib700 diag288 itco")),
     "shmem": ALWAYS,
@@ -132,15 +127,11 @@ RULES = {
         _models("isa-serial usb-serial spapr-vio-serial system-serial sclp-serial isa-debug none"),
         False,
     ),
-    "memory": Rule(
-        _MODEL, _models("virtio-mem virtio-pmem"), _models("dimm nvdimm sgx-epc"), False
-    ),
+    "memory": Rule(_MODEL, _models("virtio-mem virtio-pmem"), _models("dimm nvdimm sgx-epc"), False),
     "iommu": Rule(_MODEL, _models("virtio"), _models("intel smmuv3 amd"), False),
     "panic": Rule(_MODEL, _models("pvpanic"), _models("isa pseries hyperv s390"), False),
     "pstore": Rule(attribute("backend"), _models("acpi-erst"), absent=False),
-    **dict.fromkeys(
-        _models("audio channel console emulator graphics hub lease nvram parallel redirdev"), NEVER
-    ),
+    **dict.fromkeys(_models("audio channel console emulator graphics hub lease nvram parallel redirdev"), NEVER),
     "smartcard": NEVER,
     "tpm": NEVER,
 }
@@ -205,14 +196,11 @@ def _by_model(element: etree._Element, rule: Rule, addressed: bool) -> bool:
     if rule.on is None or model in rule.on or addressed:
         return True
     raise InputError(
-        f"<{element.tag}>: unknown model '{model}', so whether it sits on PCI cannot be told; "
-        "give it an <address>",
+        f"<{element.tag}>: unknown model '{model}', so whether it sits on PCI cannot be told; give it an <address>",
         line_of(element),
     )
 
 
 def _is_usb_source(interface: etree._Element) -> bool:
     source = interface.find("source/address")
-    return (
-        interface.get("type") == "hostdev" and source is not None and (source.get("type") == "usb")
-    )
+    return interface.get("type") == "hostdev" and source is not None and (source.get("type") == "usb")

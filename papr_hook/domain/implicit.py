@@ -37,9 +37,7 @@ class Added:
         return etree.Element(self.tag, dict(self.attributes))
 
 
-def added_devices(
-    elements: Iterable[etree._Element], indexes: Mapping[etree._Element, int]
-) -> Iterator[Added]:
+def added_devices(elements: Iterable[etree._Element], indexes: Mapping[etree._Element, int]) -> Iterator[Added]:
     """What libvirt adds to the devices of a pseries guest that sits on PCI.
 
     elements: the children of <devices>; indexes: the index of each controller, as libvirt counts
@@ -93,9 +91,7 @@ def _sata(disks: Iterable[etree._Element]) -> set[int]:
     return set(range(max(needed, default=-1) + 1))
 
 
-def _virtio_serial(
-    by_tag: Mapping[str, list[etree._Element]], present: Mapping[int, etree._Element]
-) -> Iterator[int]:
+def _virtio_serial(by_tag: Mapping[str, list[etree._Element]], present: Mapping[int, etree._Element]) -> Iterator[int]:
     """The virtio-serial controllers that channels and consoles need.
 
     From virDomainDefMaybeAddVirtioSerialController and virDomainVirtioSerialAddrNext in

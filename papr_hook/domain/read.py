@@ -166,8 +166,13 @@ def _name(element: etree._Element, indexes: Mapping[etree._Element, int]) -> str
     elif element.tag == "video":
         model = element.find("model")
         detail = model.get("type", "") if model is not None else ""
-    detail = detail or _alias(element) or element.get("model", "")
-    return f"<{element.tag}> {detail}".strip()
+    detail = detail or _alias(element) or element.get("model") or _ordinal(element)
+    return f"<{element.tag}> {detail}"
+
+
+def _ordinal(element: etree._Element) -> str:
+    """Which of the elements of its kind one is, counted as a person would, from 1."""
+    return f"#{1 + sum(1 for _ in element.itersiblings(str(element.tag), preceding=True))}"
 
 
 def _address(element: etree._Element) -> Address | None:

@@ -66,10 +66,7 @@ def _scsi_hostdevs(elements: Iterable[etree._Element]) -> list[etree._Element]:
 
 
 def _models(present: Mapping[int, etree._Element]) -> Models:
-    return {
-        index: element.get("model") if devices.sits_on_pci(element) else None
-        for index, element in present.items()
-    }
+    return {index: element.get("model") if devices.sits_on_pci(element) else None for index, element in present.items()}
 
 
 def _while_parsing(hostdevs: list[etree._Element], models: Models) -> Iterator[int]:
@@ -98,9 +95,7 @@ def _assigned(hostdevs: list[etree._Element], disks: Iterable[etree._Element]) -
     taken = {_disk_place(disk) for disk in disks if devices.disk_bus(disk) == "scsi"}
     given = [drive_controller(hostdev) for hostdev in hostdevs]
     taken |= {
-        (controller, drive_unit(hostdev))
-        for hostdev, controller in zip(hostdevs, given)
-        if controller is not None
+        (controller, drive_unit(hostdev)) for hostdev, controller in zip(hostdevs, given) if controller is not None
     }
     for hostdev, controller in zip(hostdevs, given):
         place = (controller or 0, 0)

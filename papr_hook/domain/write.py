@@ -61,8 +61,8 @@ def _write_phbs(
     for phb in wanted.values():
         new = etree.Element("controller", {"type": "pci", "index": str(phb.index)})
         new.set("model", "pci-root")
-        _write_phb(new, phb)
         append(holder, new, last)
+        _write_phb(new, phb)
         last = new
     kept = {phb.index for phb in phbs} - set(wanted)
     for element, index in controllers:

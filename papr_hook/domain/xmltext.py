@@ -26,14 +26,12 @@ def parse(data: bytes) -> etree._ElementTree:
     """
     if len(data) > MAX_BYTES:
         raise InputError(f"longer than {MAX_BYTES} bytes, which is more than libvirt takes")
-    parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, huge_tree=False, strip_cdata=False
-    )
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, strip_cdata=False)
     try:
         root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
         line, _ = error.position
-        message = re.sub(r", line \d+, column \d+.*", "", str(error))
+        message = " ".join(re.sub(r", line \d+, column \d+.*", "", str(error)).split())
         raise InputError(f"not well-formed XML: {message}", line or None) from None
     tree = root.getroottree()
     doctype = tree.docinfo.internalDTD

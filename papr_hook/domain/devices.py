@@ -128,10 +128,10 @@ RULES = {
         False,
     ),
     "memory": Rule(_MODEL, _models("virtio-mem virtio-pmem"), _models("dimm nvdimm sgx-epc"), False),
-    "iommu": Rule(_MODEL, _models("virtio"), _models("intel smmuv3 amd"), False),
     "panic": Rule(_MODEL, _models("pvpanic"), _models("isa pseries hyperv s390"), False),
     "pstore": Rule(attribute("backend"), _models("acpi-erst"), absent=False),
     **dict.fromkeys(_models("audio channel console emulator graphics hub lease nvram parallel redirdev"), NEVER),
+    "iommu": NEVER,
     "smartcard": NEVER,
     "tpm": NEVER,
 }

@@ -1,0 +1,105 @@
+"""libvirt as the judge: what it makes of a layout is what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+from lxml import etree
+
+from papr_hook import domain, engine
+from papr_hook.model import Guest
+from papr_hook.policy import Policy
+from papr_hook.trial.host import Host
+from tests.test_corpus import CORPUS
+
+pytestmark = pytest.mark.real
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="module")
+def connection(host: Host) -> Iterator[libvirt.virConnect]:
+    """A connection to a host without the hook."""
+    libvirt.registerErrorHandler(lambda context, error: None, None)
+    found = libvirt.open(host.uri)
+    yield found
+    found.close()
+
+
+def without_kvm(data: bytes) -> bytes:
+    """A definition for a host without KVM and without the emulator that it was written for."""
+    root = etree.fromstring(data)
+    root.set("type", "qemu")
+    for emulator in root.findall("devices/emulator"):
+        emulator.getparent().remove(emulator)
+    if root.find("uuid") is not None:
+        root.remove(root.find("uuid"))
+    for tag in ("clock", "features", "cpu"):
+        for element in root.findall(tag):
+            if element.find("numa") is None:
+                root.remove(element)
+    root.find("name").text = "judged"
+    return bytes(etree.tostring(root))
+
+
+def made_of(connection: libvirt.virConnect, definition: bytes, flags: int) -> Guest:
+    """What libvirt makes of a definition. Raises libvirt.libvirtError where it does not take it."""
+    defined = connection.defineXMLFlags(definition.decode(), flags)
+    try:
+        dumped = defined.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    finally:
+        defined.undefine()
+    found = domain.read(dumped.encode()).guest
+    assert found is not None
+    return found
+
+
+def refusal(connection: libvirt.virConnect, definition: bytes, flags: int) -> str | None:
+    """Why libvirt does not take a definition."""
+    try:
+        made_of(connection, definition, flags)
+    except libvirt.libvirtError as error:
+        return str(error)
+    return None
+
+
+def phbs(guest: Guest) -> list[tuple[int, int | None, int | None]]:
+    return sorted((phb.index, phb.target, phb.node) for phb in guest.phbs)
+
+
+def check_what_libvirt_makes(connection: libvirt.virConnect, given: bytes) -> None:
+    """Lay a definition out, have libvirt define it, and compare."""
+    given = without_kvm(given)
+    judged = engine.judge(given, Policy())
+    laid_out, made = judged.laid_out()
+    for flags in (libvirt.VIR_DOMAIN_DEFINE_VALIDATE, 0):
+        refused = refusal(connection, laid_out, flags)
+        if refused is not None:
+            before = refusal(connection, given, flags)
+            assert before is not None, f"libvirt takes it as it was, but not laid out: {refused}"
+    if refused is not None or made is None:
+        return
+    found = made_of(connection, laid_out, 0)
+    assert not found.bridges
+    assert phbs(found) == [(phb.index, phb.target, phb.node) for phb in made.phbs]
+    asked = sorted(str(place) for place in made.places)
+    assert sorted(str(device.address) for device in found.devices) == asked
+
+
+OTHER_MACHINES = {"x86-in.xml", "powernv-in.xml"}
+
+
+@pytest.mark.parametrize("name", sorted({file.name for file in GOLDEN.glob("*-in.xml")} - OTHER_MACHINES))
+def test_golden(connection: libvirt.virConnect, name: str) -> None:
+    """Each golden pair, as libvirt sees it."""
+    check_what_libvirt_makes(connection, (GOLDEN / name).read_bytes())
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus of real definitions in {CORPUS}")
+@pytest.mark.parametrize("file", sorted((CORPUS / "pseries").glob("*.xml")), ids=lambda file: file.stem)
+def test_corpus(connection: libvirt.virConnect, file: Path) -> None:
+    """Each real definition, as libvirt sees it."""
+    check_what_libvirt_makes(connection, file.read_bytes())

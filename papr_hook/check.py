@@ -97,6 +97,8 @@ def _target_fault(phb: Phb, targets: Mapping[int | None, int], guest: Guest) -> 
 
 
 def _ceiling(guest: Guest, room: Room) -> Iterator[Violation]:
+    if room.too_small is not None:
+        yield Violation(5, None, "<devices>", room.too_small)
     if len(guest.phbs) > room.ceiling or any(phb.index >= MAX_PHBS for phb in guest.phbs):
         highest = max(phb.index for phb in guest.phbs)
         yield Violation(
@@ -184,7 +186,7 @@ def _crowd(guest: Guest, bus: int, units: list[Unit], room: Room) -> Iterator[Vi
 
 def _even_homes(guest: Guest, units: tuple[Unit, ...], room: Room) -> Iterator[int]:
     """The vPHBs that emulated devices share as rule 5 allows."""
-    if room.fits:
+    if room.fits or room.too_small is not None:
         return
     emulated = {
         bus: len(there) for bus, there in homes_of(guest, units).items() if not any(unit.endpoint for unit in there)

@@ -28,6 +28,7 @@ class LayoutError(PaprHookError):
     def __init__(self, rule: int, why: str) -> None:
         super().__init__(f"rule {rule}: {why}")
         self.rule = rule
+        self.why = why
 
 
 class ConfError(PaprHookError):

@@ -16,7 +16,6 @@ from typing import BinaryIO, NoReturn, TextIO
 
 from . import engine, incoming, policy, stored
 from .check import Violation, complies
-from .detached import define_later
 from .domain.xmltext import MAX_BYTES
 from .errors import LayoutError, PaprHookError
 from .policy import Policy
@@ -115,6 +114,9 @@ def _what_now(guest: str, data: bytes, settings: Policy, impossible: LayoutError
     defined = stored.definition(settings.definitions, guest)
     if defined is None or not stored.same_layout(data, defined):
         return f"it starts from a file, so lay that out with 'papr-hook layout -i FILE' and create it again; {keep}"
+    # This loads libvirt-python, which no guest that complies should wait for.
+    from .detached import define_later
+
     laid_out, _ = engine.judge(defined, settings).laid_out()
     waits_for = int(os.environ.get(PID) or os.getpid())
     if define_later(laid_out, guest, settings.uri, waits_for):

@@ -44,25 +44,23 @@ class Room:
 
     @property
     def homes(self) -> int:
-        """The vPHBs that emulated devices share where not each can have its own.
+        """The vPHBs that emulated devices share where not each can have its own."""
+        left = self.usable - self.endpoints
+        return max(left - self.floor, 0) or left
 
-        Raises LayoutError where the endpoints alone are too many.
-        """
-        homes = max(self.usable - self.endpoints - self.floor, 0) or self.usable - self.endpoints
-        if homes < 0 or (homes == 0 and self.emulated):
+    @property
+    def too_small(self) -> str | None:
+        """Why rule 5 cannot be met; None where it can."""
+        if self.homes < bool(self.emulated):
             needed = self.endpoints + bool(self.emulated) + self.ceiling - self.usable
-            raise LayoutError(
-                5,
-                f"{self.endpoints} host endpoints"
-                f"{' and the emulated devices' if self.emulated else ''} need {needed} vPHBs, "
-                f"and this guest can have {self.ceiling}; pass through fewer host devices",
+            others = " and the emulated devices" if self.emulated else ""
+            return (
+                f"{self.endpoints} host endpoints{others} need {needed} vPHBs, and this guest can "
+                f"have {self.ceiling}; pass through fewer host devices"
             )
-        if self.emulated > homes * MAX_SLOT:
-            raise LayoutError(
-                5,
-                f"{self.emulated} emulated devices do not fit on the {homes} vPHBs left for them",
-            )
-        return homes
+        if self.emulated > self.homes * MAX_SLOT:
+            return f"{self.emulated} emulated devices do not fit on the {self.homes} vPHBs left for them"
+        return None
 
 
 def measure(guest: Guest, units: Iterable[Unit], spares: int) -> Room:
@@ -131,6 +129,8 @@ def layout(guest: Guest, spares: int, facts: HostFacts) -> Layout:
     """
     units = find_units(guest, facts)
     room = measure(guest, units, spares)
+    if room.too_small is not None:
+        raise LayoutError(5, room.too_small)
     homes = homes_of(guest, units)
     alone = {bus: there for bus, there in homes.items() if len(there) == 1}
     if room.fits or len(alone) == len(units):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import libvirt
 import pytest
@@ -33,16 +34,12 @@ def without_kvm(data: bytes) -> bytes:
     """A definition for a host without KVM and without the emulator that it was written for."""
     root = etree.fromstring(data)
     root.set("type", "qemu")
-    for emulator in root.findall("devices/emulator"):
-        emulator.getparent().remove(emulator)
-    if root.find("uuid") is not None:
-        root.remove(root.find("uuid"))
-    for tag in ("clock", "features", "cpu"):
-        for element in root.findall(tag):
-            if element.find("numa") is None:
-                root.remove(element)
-    root.find("name").text = "judged"
-    return bytes(etree.tostring(root))
+    unavailable = "devices/emulator|uuid|clock|features|cpu[not(numa)]"
+    for element in root.xpath(unavailable):
+        element.getparent().remove(element)
+    for name in root.findall("name"):
+        name.text = "judged"
+    return bytes(cast(bytes, etree.tostring(root)))
 
 
 def made_of(connection: libvirt.virConnect, definition: bytes, flags: int) -> Guest:

@@ -192,3 +192,22 @@ def sample() -> str:
         lines += ["", f"# {field.metadata['doc']}", f"# ({field.metadata['takes']})"]
         lines += [f"#{name} = {field.default}"]
     return "\n".join(lines) + "\n"
+
+
+def manual() -> str:
+    """The manual page of the configuration, in man(7)'s language."""
+    entries = "".join(
+        f'.TP\n.BR {name} " (default: " "{field.default}" )\n'
+        f"{field.metadata['doc'][0].upper()}{field.metadata['doc'][1:]}.\n"
+        f"Takes {field.metadata['takes']}.\n"
+        for name, field in Policy.settings().items()
+    )
+    return (
+        '.TH PAPR-HOOK.CONF 5 "" "papr-hook" "File Formats"\n'
+        ".SH NAME\npapr-hook.conf \\- settings of papr-hook\n"
+        f".SH SYNOPSIS\n.I {CONF}\n"
+        f".SH DESCRIPTION\nLines of the form\n.I setting = value\nbelow a line\n.BR [{SECTION}] ,\n"
+        "and comments that start with #.\nA setting that is not there has its default.\n"
+        f".SH SETTINGS\n{entries}"
+        ".SH SEE ALSO\n.BR papr-hook (1),\n.BR papr-hook (8)\n"
+    )

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from . import endpoints
 from .layout import Room, homes_of, measure, usable_address
 from .model import MAX_PHBS, MAX_SLOT, Address, Device, Guest, HostFacts, Phb
 from .units import Unit, find_units
@@ -31,11 +32,12 @@ class Violation:
         return f"{where}{label}rule {self.rule}: {self.element}: {self.text}"
 
 
-def check(guest: Guest, spares: int, facts: HostFacts) -> tuple[Violation, ...]:
+def check(guest: Guest, spares: int, facts: HostFacts, complete_pe: str = "warn") -> tuple[Violation, ...]:
     """Judge a guest.
 
     guest: as its definition has it; spares: the empty vPHBs that it should have, 0-30; facts:
-    what the host said. An empty answer, or one of warnings only, means that it complies.
+    what the host said; complete_pe: the policy for endpoints passed through in part. An empty
+    answer, or one of warnings only, means that it complies.
     """
     units = find_units(guest, facts)
     room = measure(guest, units, spares)
@@ -44,6 +46,8 @@ def check(guest: Guest, spares: int, facts: HostFacts) -> tuple[Violation, ...]:
         *_ceiling(guest, room),
         *(broken for device in guest.devices for broken in _placement(device, guest)),
         *_isolation(guest, units, room),
+        *_endpoints(guest, facts, complete_pe),
+        *_headless(guest, units),
         *_spares(guest, spares, room),
     )
     return tuple(sorted(found, key=_reading_order))
@@ -168,6 +172,29 @@ def _split(guest: Guest, unit: Unit) -> Iterator[Violation]:
     if not unit.endpoint and len(slots) > 1:
         names = ", ".join(device.name for device in given)
         yield Violation(3, given[0].line, names, "are functions of one device, but not in one slot")
+
+
+def _endpoints(guest: Guest, facts: HostFacts, complete_pe: str) -> Iterator[Violation]:
+    """Endpoints that are not whole, and host devices that are not here."""
+    for missing in endpoints.missing_members(guest, facts):
+        mendable = complete_pe == "refuse" or (complete_pe == "add" and bool(endpoints.can_be_added(missing)))
+        yield Violation(3, missing.device.line, missing.device.name, str(missing), warning=not mendable)
+    for device, text in endpoints.strangers(guest, facts):
+        yield Violation(3, device.line, device.name, text, warning=True)
+
+
+def _headless(guest: Guest, units: tuple[Unit, ...]) -> Iterator[Violation]:
+    """Slots whose function 0 is missing: QEMU has them, but not every guest looks there."""
+    for unit in units:
+        slots: dict[tuple[int, int], list[Device]] = {}
+        for device in (guest.devices[member] for member in unit.members):
+            if device.address is not None and device.companions is None:
+                slots.setdefault((device.address.bus, device.address.slot), []).append(device)
+        for there in slots.values():
+            lowest = min(device.address.function for device in there if device.address is not None)
+            if lowest > 0:
+                text = f"is function {lowest} of a slot that has no function 0"
+                yield Violation(3, there[0].line, there[0].name, text, warning=True)
 
 
 def _crowd(guest: Guest, bus: int, units: list[Unit], room: Room) -> Iterator[Violation]:

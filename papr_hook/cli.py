@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import io
 import os
@@ -12,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TextIO
 
-from . import __version__, adopt, check, engine, files, policy
-from .errors import ConfError, InputError, PaprHookError
+from . import __version__, adopt, check, engine, files, memlock, policy
+from .errors import ConfError, InputError, LayoutError, PaprHookError
 from .virt import connect
 
 EXAMPLES = """\
@@ -155,8 +156,12 @@ def _layout(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int
         raise InputError("-i needs a FILE to write back to")
     judged = _judge(options, stdin)
     data, made = judged.laid_out()
-    for warning in made.warnings if made is not None else ():
-        print(f"papr-hook: {_where(options)}warning: {warning}", file=sys.stderr)
+    if made is not None and judged.guest is not None:
+        notes = [f"warning: {warning}" for warning in made.warnings]
+        if data != judged.domain.data:
+            notes.append(memlock.cost(judged.guest, judged.facts, len(made.phbs)))
+        for note in notes:
+            print(f"papr-hook: {_where(options)}{note}", file=sys.stderr)
     if options.diff:
         stdout.writelines(_diff(judged.domain.data, data, options.source))
     if options.in_place:
@@ -212,6 +217,10 @@ def _show(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
         print("not a pseries guest: no vPHBs to show", file=stdout)
         return 0
     show.show(judged.domain.guest, judged.facts, stdout)
+    with contextlib.suppress(LayoutError):
+        made = judged.laid_out()[1]
+        phbs = made.phbs if made is not None else judged.domain.guest.phbs
+        print(memlock.cost(judged.domain.guest, judged.facts, len(phbs)), file=stdout)
     return 0
 
 

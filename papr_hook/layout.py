@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from .endpoints import cell_of
 from .errors import LayoutError
 from .model import MAX_PHBS, MAX_SLOT, Address, Guest, HostFacts, Layout, Phb
 from .units import Unit, find_units
+
+_FUNCTIONS = 8
+"""Functions that a slot has."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ def layout(guest: Guest, spares: int, facts: HostFacts) -> Layout:
     room = measure(guest, units, spares)
     if room.too_small is not None:
         raise LayoutError(5, room.too_small)
+    if 0 in guest.taken_targets:
+        raise LayoutError(1, "the qemu:commandline adds a PHB with index 0, which every pseries guest has already")
     homes = homes_of(guest, units)
     alone = {bus: there for bus, there in homes.items() if len(there) == 1}
     if room.fits or len(alone) == len(units):
@@ -140,7 +146,7 @@ def layout(guest: Guest, spares: int, facts: HostFacts) -> Layout:
     if plan.count > room.ceiling:
         raise LayoutError(5, f"the definition and its qemu:commandline have more than {MAX_PHBS} PHBs together")
     return Layout(
-        phbs=_phbs(guest, plan),
+        phbs=_phbs(guest, plan, facts),
         places=_places(guest, plan),
         warnings=tuple(_warnings(guest, plan, spares)),
     )
@@ -255,7 +261,7 @@ def _node(guest: Guest, unit: Unit, node_of: Mapping[int, int]) -> int | None:
     return next((cell for cell in cells if cell is not None), None)
 
 
-def _phbs(guest: Guest, plan: _Plan) -> tuple[Phb, ...]:
+def _phbs(guest: Guest, plan: _Plan, facts: HostFacts) -> tuple[Phb, ...]:
     """The vPHBs that there will be, each with a target index of its own."""
     had: dict[int, Phb] = {}
     for phb in guest.phbs:
@@ -275,18 +281,21 @@ def _phbs(guest: Guest, plan: _Plan) -> tuple[Phb, ...]:
     for index in range(1, plan.count):
         if index not in targets:
             targets[index] = next(unused)
-    return tuple(
-        replace(had.get(index, Phb(index)), target=targets[index], node=_cell(plan, had, index))
-        for index in range(plan.count)
-    )
+    phbs = (had.get(index, Phb(index)) for index in range(plan.count))
+    return tuple(replace(phb, target=targets[phb.index], node=_cell(guest, plan, facts, phb)) for phb in phbs)
 
 
-def _cell(plan: _Plan, had: Mapping[int, Phb], index: int) -> int | None:
-    """The NUMA cell of a vPHB; one that a moved unit took along is not left behind."""
-    if index in plan.nodes:
-        return plan.nodes[index]
-    needed = index in plan.units or index in plan.room.reserved
-    return had[index].node if index in had and needed else None
+def _cell(guest: Guest, plan: _Plan, facts: HostFacts, phb: Phb) -> int | None:
+    """The NUMA cell of a vPHB: the one that a person gave it or its unit, or that its endpoint is on.
+
+    A cell that a moved unit took along is not left behind. vPHB 0 cannot have one (libvirt's
+    virDomainControllerDefValidate).
+    """
+    units = plan.units.get(phb.index, ())
+    given = plan.nodes.get(phb.index, phb.node if units or phb.index in plan.room.reserved else None)
+    if given is None and phb.index != 0 and len(units) == 1:
+        return cell_of(units[0], guest, facts)
+    return given
 
 
 def _places(guest: Guest, plan: _Plan) -> tuple[Address, ...]:
@@ -314,7 +323,8 @@ def _slots(guest: Guest, unit: Unit, bus: int, taken: set[int], places: Mapping[
         free = next(slot for slot in range(1, MAX_SLOT + 1) if slot not in taken)
         slot = placed[0] if placed and not unit.endpoint else free
         taken.add(slot)
-        functions = _functions(guest, card)
+        used = {places[m].function for m in unit.members if m in places and places[m].slot == slot}
+        functions = _functions(guest, card, used)
         found.update({member: Address(bus, slot, functions[member]) for member in card})
     return found
 
@@ -331,15 +341,20 @@ def _cards(guest: Guest, unit: Unit, members: list[int]) -> list[list[int]]:
     return list(cards.values())
 
 
-def _functions(guest: Guest, card: list[int]) -> dict[int, int]:
-    """The function of each member of a slot; one of them is 0, or no guest looks further."""
-    wanted = {}
-    for member in card:
-        device = guest.devices[member]
-        address = device.address
-        given = address.function if address is not None else 0
-        wanted[member] = device.function if device.companions is not None else given
-    if 0 in wanted.values() or any(guest.devices[member].companions for member in card):
+def _functions(guest: Guest, card: list[int], used: set[int]) -> dict[int, int]:
+    """The function of each member of a slot; one of them is 0, which is where most guests look first.
+
+    used: the functions of the slot that are taken already.
+    """
+    devices = {member: guest.devices[member] for member in card}
+    if any(device.companions is not None for device in devices.values()):
+        found: dict[int, int] = {}
+        for member, device in devices.items():
+            choices = (device.function, *range(_FUNCTIONS))
+            found[member] = next(number for number in choices if number not in {*used, *found.values()})
+        return found
+    wanted = {member: device.address.function if device.address else 0 for member, device in devices.items()}
+    if 0 in wanted.values():
         return wanted
     return {member: number for number, member in enumerate(sorted(card, key=wanted.__getitem__))}
 

@@ -51,7 +51,7 @@ class Device:
     line: where it stands in the definition; None when libvirt would add it by itself.
     address: where the definition puts it; None when the definition leaves that to libvirt.
     passthrough: it is a device of the host, or one of its functions, not an emulated one.
-    source: which one, where the definition says.
+    source: which one, where the definition says. mediated: it has no address on the host.
     network: the libvirt network that an interface is plugged into; it may hand out host devices.
     companions: devices with the same key are functions of one USB 2 controller.
     function: the function that such a controller has by the ICH9's layout.
@@ -62,6 +62,7 @@ class Device:
     address: Address | None = None
     passthrough: bool = False
     source: HostAddress | None = None
+    mediated: bool = False
     network: str | None = None
     companions: str | None = None
     function: int = 0
@@ -99,6 +100,28 @@ class Bridge:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A NUMA cell of the guest, and what it is bound to on the host.
+
+    nodes: the host's NUMA nodes that its memory comes from; empty where the definition does not
+    say. cpus: the host's processors that its vCPUs run on; empty where not all are pinned.
+    """
+
+    id: int
+    nodes: frozenset[int] = frozenset()
+    cpus: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A guest's memory in KiB: what it has, what it may grow to, and the limit that a person set."""
+
+    current: int = 0
+    maximum: int = 0
+    hard_limit: int | None = None
+
+
+@dataclass(frozen=True)
 class Guest:
     """A pseries guest as its definition has it.
 
@@ -106,6 +129,8 @@ class Guest:
     last_occupied: it also uses the vPHB with the highest index, whichever that is.
     taken_targets: target indexes of host bridges that the commandline adds.
     mode, spares: what the definition's own papr:layout asks for; None where it is silent.
+    cells: its NUMA cells. memory: how much it has. vfio: it has devices that libvirt locks all of
+    its memory for. unassigned: host devices that are taken from the host but not given to it.
     """
 
     name: str
@@ -117,6 +142,10 @@ class Guest:
     taken_targets: frozenset[int] = frozenset()
     mode: str | None = None
     spares: int | None = None
+    cells: tuple[Cell, ...] = ()
+    memory: Memory = Memory()
+    vfio: bool = False
+    unassigned: frozenset[HostAddress] = frozenset()
 
     @property
     def used_by_commandline(self) -> frozenset[int]:
@@ -126,15 +155,46 @@ class Guest:
 
 
 @dataclass(frozen=True)
+class HostDevice:
+    """A PCI device of the host, as far as its sysfs could be read.
+
+    group: its IOMMU group. pci_class: its class code, 24 bits. driver: what it is bound to.
+    node: its NUMA node. parent: the physical function of an SR-IOV virtual one. used_for: what
+    the host itself needs it for, e.g. its default route. nvlink2: a GPU's NVLink2 bridge or GPU.
+    """
+
+    address: HostAddress
+    group: int | None = None
+    pci_class: int | None = None
+    driver: str | None = None
+    node: int | None = None
+    parent: HostAddress | None = None
+    used_for: str | None = None
+    nvlink2: bool = False
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether it is a bridge between buses, which vfio-pci does not take.
+
+        Those are the PCI classes 0600, 0604 and 0609; a GPU's NVLink bridge is of class 0680, and
+        is passed through with its GPU.
+        """
+        return self.pci_class is not None and self.pci_class >> 8 in (0x0600, 0x0604, 0x0609)
+
+
+@dataclass(frozen=True)
 class HostFacts:
     """What a layout needs to know of the host.
 
-    groups: the IOMMU group of each host device whose group could be read.
-    hostdev_networks: the libvirt networks that hand out host devices.
+    groups: the IOMMU group of each host device whose group could be read. hostdev_networks: the
+    libvirt networks that hand out host devices. devices: the devices passed through, and all
+    others of their groups. node_cpus: the processors of each NUMA node.
     """
 
     groups: Mapping[HostAddress, int] = field(default_factory=dict)
     hostdev_networks: frozenset[str] = frozenset()
+    devices: Mapping[HostAddress, HostDevice] = field(default_factory=dict)
+    node_cpus: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

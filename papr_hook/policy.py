@@ -79,6 +79,14 @@ class Policy:
         "laid-out XML and fail this start, so that the next one works; warn: say so in the "
         "journal and let it start",
     )
+    complete_pe: str = _setting(
+        "warn",
+        choice("warn", "add", "refuse"),
+        "warn, add or refuse",
+        "what to do about a partitionable endpoint that is passed through in part. warn: name the "
+        "missing devices; add: pass them through too, all but bridges and what the host itself "
+        "uses; refuse: the guest does not comply",
+    )
     uri: str = _setting(
         "qemu:///system",
         word,

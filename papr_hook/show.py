@@ -30,16 +30,16 @@ def tree(guest: Guest, facts: HostFacts) -> Tree:
     units = find_units(guest, facts)
     root = Tree(f"[bold]{escape(guest.name)}[/]  {_summary(guest)}")
     for phb in sorted(guest.phbs, key=lambda phb: phb.index):
-        _bus(root.add(_phb(phb, guest)), phb.index, phb.target, guest, units, {phb.index})
+        _bus(root.add(_phb(phb, guest)), phb.index, phb.target, guest, facts, units, {phb.index})
     reached = {phb.index for phb in guest.phbs}
     loose = [b for b in guest.bridges if b.address is None or b.address.bus not in _buses(guest)]
     for bridge in loose:
-        _bus(root.add(_bridge(bridge)), bridge.index, None, guest, units, reached)
+        _bus(root.add(_bridge(bridge)), bridge.index, None, guest, facts, units, reached)
     unplaced = [u for u in units if all(guest.devices[m].address is None for m in u.members)]
     if unplaced:
         branch = root.add("[yellow]without an address, so libvirt would choose one[/]")
         for unit in unplaced:
-            _unit(branch, unit, unit.members, None, guest)
+            _unit(branch, unit, unit.members, None, guest, facts)
     _strays(root, guest)
     return root
 
@@ -74,6 +74,7 @@ def _bus(
     bus: int,
     domain: int | None,
     guest: Guest,
+    facts: HostFacts,
     units: Iterable[Unit],
     seen: set[int],
 ) -> None:
@@ -85,19 +86,20 @@ def _bus(
             if (address := guest.devices[member].address) is not None and address.bus == bus
         ]
         if members:
-            _unit(branch, unit, members, domain, guest)
+            _unit(branch, unit, members, domain, guest, facts)
     for bridge in guest.bridges:
         plugged = bridge.address is not None and bridge.address.bus == bus
         if plugged and bridge.index not in seen:
             there = branch.add(_bridge(bridge))
-            _bus(there, bridge.index, None, guest, units, seen | {bridge.index})
+            _bus(there, bridge.index, None, guest, facts, units, seen | {bridge.index})
 
 
-def _unit(branch: Tree, unit: Unit, members: Iterable[int], domain: int | None, guest: Guest) -> None:
+def _unit(branch: Tree, unit: Unit, members: Iterable[int], domain: int | None, guest: Guest, facts: HostFacts) -> None:
     if unit.group is not None:
         branch = branch.add(f"[cyan]endpoint[/]  IOMMU group {unit.group}")
     for member in members:
-        branch.add(_device(guest.devices[member], domain))
+        device = guest.devices[member]
+        branch.add(_device(device, domain) + _host_side(device, facts))
 
 
 def _device(device: Device, domain: int | None) -> str:
@@ -107,6 +109,17 @@ def _device(device: Device, domain: int | None) -> str:
     place = f"{at.slot:02x}.{at.function:x}"
     where = f"{domain:04x}:00:{place}" if domain is not None else f"slot {place}"
     return f"{where}  {escape(device.name)}"
+
+
+def _host_side(device: Device, facts: HostFacts) -> str:
+    """What the host says of a device that is passed through."""
+    found = facts.devices.get(device.source) if device.source is not None else None
+    if found is None:
+        return ""
+    said = [f"driver {found.driver}" if found.driver is not None else "no driver"]
+    said += [f"node {found.node}"] if found.node is not None else []
+    said += [f"function of {found.parent}"] if found.parent is not None else []
+    return f"  [dim]{escape(', '.join(said))}[/]"
 
 
 def _strays(root: Tree, guest: Guest) -> None:

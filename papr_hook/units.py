@@ -61,4 +61,5 @@ def _keys(device: Device, facts: HostFacts) -> Iterator[Hashable]:
         yield "companions", device.companions
     if device.address is not None:
         at = device.address
-        yield "slot", is_endpoint(device, facts), at.domain, at.bus, at.slot
+        # A USB 2 set has functions of its own, so what else is in its slot is another device.
+        yield "slot", is_endpoint(device, facts), device.companions, at.domain, at.bus, at.slot

@@ -10,7 +10,7 @@ from lxml import etree
 
 from ..errors import InputError
 from ..model import MAX_PHBS, Address, Bridge, Device, Guest, HostAddress, Phb
-from . import commandline, controllers, devices, implicit, scsi, xmltext
+from . import commandline, controllers, devices, implicit, numa, scsi, xmltext
 from .values import decimal, line_of, number
 
 PAPR = "{urn:papr-hook:domain:1}"
@@ -63,6 +63,7 @@ def read(data: bytes, host_arch: str | None = None) -> Domain:
     added = tuple(implicit.added_devices(elements, indexes))
     guest_devices = tuple(_device(e, indexes) for e in placed)
     _refuse_clashes(guest_devices)
+    _refuse_doubles(guest_devices)
     mode, spares = _override(root)
     taken = commandline.read(root, {_alias(e): indexes[e] for e in pci if _alias(e)})
     guest = Guest(
@@ -75,6 +76,10 @@ def read(data: bytes, host_arch: str | None = None) -> Domain:
         taken_targets=taken.targets,
         mode=mode,
         spares=spares,
+        cells=numa.cells_of(root),
+        memory=numa.memory_of(root),
+        vfio=numa.uses_vfio(iter(elements)),
+        unassigned=frozenset(_unassigned(elements)),
     )
     return Domain(data, tree, guest, (*placed, *added), tuple((e, indexes[e]) for e in pci))
 
@@ -132,8 +137,9 @@ def _bridge(element: etree._Element, index: int) -> Bridge:
 
 
 def _device(element: etree._Element, indexes: Mapping[etree._Element, int]) -> Device:
-    passthrough = element.tag == "hostdev" and element.get("type") == "pci"
+    passthrough = devices.kind_of(element) in ("hostdev pci", "hostdev mdev")
     passthrough |= element.tag == "interface" and element.get("type") == "hostdev"
+    mediated = devices.kind_of(element) == "hostdev mdev"
     source = element.find("source")
     model = element.get("model", "")
     is_usb2 = devices.kind_of(element) == "controller usb" and model in devices.COMPANIONS
@@ -143,7 +149,8 @@ def _device(element: etree._Element, indexes: Mapping[etree._Element, int]) -> D
         line=line_of(element),
         address=_address(element),
         passthrough=passthrough,
-        source=_source(element) if passthrough else None,
+        source=_source(element) if passthrough and not mediated else None,
+        mediated=mediated,
         network=network if element.tag == "interface" else None,
         companions=f"usb {indexes[element]}" if is_usb2 else None,
         function=devices.COMPANIONS.get(model, 0) if is_usb2 else 0,
@@ -216,6 +223,27 @@ def _refuse_clashes(found: tuple[Device, ...]) -> None:
                 f"{device.name} is at {device.address}, and so is {other.name} (line {other.line})",
                 device.line,
             )
+
+
+def _refuse_doubles(found: tuple[Device, ...]) -> None:
+    there: dict[HostAddress, Device] = {}
+    for device in found:
+        if device.source is None:
+            continue
+        other = there.setdefault(device.source, device)
+        if other is not device:
+            text = f"host device {device.source} is passed through twice, here and on line {other.line}"
+            raise InputError(text, device.line)
+
+
+def _unassigned(elements: list[etree._Element]) -> Iterator[HostAddress]:
+    """Host devices that a definition takes from the host without giving them to the guest."""
+    for element in elements:
+        at = devices.address_of(element)
+        if devices.kind_of(element) == "hostdev pci" and at is not None and at.get("type") == "unassigned":
+            source = _source(element)
+            if source is not None:
+                yield source
 
 
 def _override(root: etree._Element) -> tuple[str | None, int | None]:

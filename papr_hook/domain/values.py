@@ -133,4 +133,6 @@ def _indent_children(element: etree._Element, indent: str) -> None:
     element.text = inner
     for child in element:
         child.tail = inner
+        if len(child):
+            _indent_children(child, inner)
     element[-1].tail = indent

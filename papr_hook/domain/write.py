@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from lxml import etree
 
-from ..model import Address, Layout, Phb
+from ..model import Address, HostAddress, Layout, Phb
 from .controllers import HIGHEST
 from .implicit import Added
 from .read import Domain
@@ -33,6 +33,35 @@ def write(domain: Domain, layout: Layout) -> bytes:
     _write_phbs(holder, controllers, layout.phbs)
     _write_devices(holder, domain, layout, twins)
     return serialise(tree, domain.data)
+
+
+def with_hostdevs(domain: Domain, beside: Iterable[tuple[int, HostAddress]]) -> bytes:
+    """The definition with further host devices passed through, managed, and not placed yet.
+
+    domain: what was read; beside: the host devices, each with the position of the guest's device
+    that it goes after.
+    """
+    tree = copy.deepcopy(domain.tree)
+    twins = dict(zip(domain.tree.iter(), tree.iter()))
+    for position, source in beside:
+        first = domain.elements[position]
+        if isinstance(first, Added):
+            continue
+        anchor = twins[first]
+        holder = anchor.getparent()
+        if holder is not None:
+            append(holder, _hostdev(source), anchor)
+    return serialise(tree, domain.data)
+
+
+def _hostdev(source: HostAddress) -> etree._Element:
+    new = etree.Element("hostdev", {"mode": "subsystem", "type": "pci", "managed": "yes"})
+    address = etree.SubElement(etree.SubElement(new, "source"), "address")
+    address.set("domain", f"0x{source.domain:04x}")
+    address.set("bus", f"0x{source.bus:02x}")
+    address.set("slot", f"0x{source.slot:02x}")
+    address.set("function", f"0x{source.function:x}")
+    return new
 
 
 def _is_there(domain: Domain, layout: Layout) -> bool:

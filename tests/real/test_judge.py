@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
 import pytest
+from hypothesis import given, settings
 from lxml import etree
 
 from papr_hook import domain, engine
+from papr_hook.errors import InputError, LayoutError
 from papr_hook.model import Guest
 from papr_hook.policy import Policy
 from papr_hook.trial.host import Host
+from tests.generate import Case, cases
 from tests.test_corpus import CORPUS
+
+from . import devicetree
 
 pytestmark = pytest.mark.real
 
@@ -101,3 +108,47 @@ def test_golden(connection: libvirt.virConnect, name: str) -> None:
 def test_corpus(connection: libvirt.virConnect, file: Path) -> None:
     """Each real definition, as libvirt sees it."""
     check_what_libvirt_makes(connection, file.read_bytes())
+
+
+@settings(max_examples=int(os.environ.get("PAPR_TEST_GENERATED", "150")))
+@given(cases())
+def test_generated(connection: libvirt.virConnect, case: Case) -> None:
+    """Definitions that nobody wrote, as libvirt sees them."""
+    with contextlib.suppress(InputError, LayoutError):
+        check_what_libvirt_makes(connection, case.data)
+
+
+# Goldens without host devices and without what a QEMU of this machine cannot emulate.
+STARTED = [
+    "added-by-libvirt", "aliases", "alone-on-vphb-0", "bridge-is-bus-1", "complies", "decimal-and-octal",
+    "ehci-companions", "eleven-sata-disks", "forty-channels", "function-1-first", "gaps", "lone-function-1",
+    "multifunction", "numa-node-moves-along", "pc-shaped", "spares-6", "thirty-two-devices",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_device_tree(host: Host, root: Path, tmp_path: Path, name: str) -> None:
+    """QEMU's own device tree has the PHBs and devices of the layout, each at its address."""
+    definition = etree.fromstring(without_kvm((GOLDEN / f"{name}-out.xml").read_bytes()))
+    for source in definition.findall("devices/disk/source"):
+        file = tmp_path / Path(source.get("file", "")).name
+        file.write_bytes(bytes(512))
+        source.set("file", str(file))
+    htm = etree.SubElement(etree.SubElement(definition, "features"), "htm")
+    htm.set("state", "off")
+    asked = domain.read(etree.tostring(definition)).guest
+    assert asked is not None
+    tree = root / "tree.dtb"
+    host.virsh("create", "--paused", "/dev/stdin", input=etree.tostring(definition).decode())
+    try:
+        host.virsh("qemu-monitor-command", "judged", "--hmp", f"dumpdtb {tree}")
+        found = devicetree.read(tree.read_bytes())
+    finally:
+        host.virsh("destroy", "judged")
+        tree.unlink(missing_ok=True)
+    targets = {phb.index: phb.target for phb in asked.phbs}
+    assert sorted(found) == sorted(target for target in targets.values() if target is not None)
+    there = sorted((domain_, slot, function) for domain_, devices in found.items() for slot, function in devices)
+    assert there == sorted(
+        (targets[at.bus], at.slot, at.function) for device in asked.devices if (at := device.address) is not None
+    )

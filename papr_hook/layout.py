@@ -320,8 +320,10 @@ def _slots(guest: Guest, unit: Unit, bus: int, taken: set[int], places: Mapping[
     found: dict[int, Address] = {}
     placed = [places[member].slot for member in unit.members if member in places]
     for card in _cards(guest, unit, [m for m in unit.members if m not in places]):
-        free = next(slot for slot in range(1, MAX_SLOT + 1) if slot not in taken)
-        slot = placed[0] if placed and not unit.endpoint else free
+        free = (number for number in range(1, MAX_SLOT + 1) if number not in taken)
+        slot = placed[0] if placed and not unit.endpoint else next(free, None)
+        if slot is None:
+            raise LayoutError(3, f"{guest.devices[card[0]].name} and its endpoint need more than {MAX_SLOT} slots")
         taken.add(slot)
         used = {places[m].function for m in unit.members if m in places and places[m].slot == slot}
         functions = _functions(guest, card, used)

@@ -208,7 +208,7 @@ class Places:
         if self.how == "own":
             bus = self.bus(group)
             taken = {slot for there, slot, _ in self.used if there == bus}
-            return self.address(bus, next(slot for slot in range(1, 32) if slot not in taken), 0)
+            return self.address(bus, next((slot for slot in range(1, 32) if slot not in taken), 31), 0)
         slot = self.draw(st.integers(1, 4 if self.how == "few" else 31))
         return self.address(self.bus(), slot, 0 if odd < 13 else odd - 10)
 

@@ -162,6 +162,14 @@ def test_check_spares_are_a_warning_or_with_strict_an_error() -> None:
     assert (strict.status, strict.out) == (1, "rule 4: <devices>: 4 empty vPHBs of 7 for hotplug\n")
 
 
+def test_check_by_the_schema() -> None:
+    """--schema names the assertion that fails; what is laid out passes."""
+    ran = papr_hook("check", "--schema", str(PC))
+    assert ran.status == 1
+    assert "line 14: rule1-pci-root: /domain/devices/controller[2]: A PCI controller is a pci-root." in ran.out
+    assert papr_hook("check", "--schema", str(LAID_OUT)).out == "complies\n"
+
+
 @pytest.mark.parametrize("name", ["x86", "powernv"])
 def test_other_guests_are_not_judged(name: str) -> None:
     """Another machine's guest comes back as it is, and nothing is said against it."""

@@ -49,8 +49,12 @@ def _summary(guest: Guest) -> str:
     used |= {bridge.address.bus for bridge in guest.bridges if bridge.address is not None}
     empty = {phb.index for phb in guest.phbs} - used - reserved_buses(guest)
     empty -= guest.used_by_commandline
-    bridges = f", {len(guest.bridges)} bridges" if guest.bridges else ""
-    return f"{len(guest.phbs)} vPHBs, {len(empty)} spare{bridges}"
+    bridges = f", {_count(len(guest.bridges), 'bridge')}" if guest.bridges else ""
+    return f"{_count(len(guest.phbs), 'vPHB')}, {len(empty)} spare{bridges}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _phb(phb: Phb, guest: Guest) -> str:

@@ -29,17 +29,17 @@ def is_endpoint(device: Device, facts: HostFacts) -> bool:
 
 def find_units(guest: Guest, facts: HostFacts) -> tuple[Unit, ...]:
     """The guest's devices as units, in the order of their first members."""
-    sets: list[set[int]] = []
-    owner: dict[Hashable, set[int]] = {}
+    of_key: dict[Hashable, set[int]] = {}
+    of_device: dict[int, set[int]] = {}
     for position, device in enumerate(guest.devices):
         members = {position}
         for key in _keys(device, facts):
-            members |= owner.get(key, set())
-        sets = [other for other in sets if not other & members] + [members]
+            members |= of_key.get(key, set())
         for member in members:
-            for key in _keys(guest.devices[member], facts):
-                owner[key] = members
-    return tuple(_unit(guest, tuple(sorted(members)), facts) for members in sorted(sets, key=min))
+            of_device[member] = members
+            of_key.update((key, members) for key in _keys(guest.devices[member], facts))
+    units = {min(members): members for members in of_device.values()}
+    return tuple(_unit(guest, tuple(sorted(units[first])), facts) for first in sorted(units))
 
 
 def _unit(guest: Guest, members: tuple[int, ...], facts: HostFacts) -> Unit:

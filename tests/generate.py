@@ -17,7 +17,7 @@ from papr_hook.model import HostAddress, HostFacts
 
 ON_PCI = (
     "<disk type='file' device='disk'><source file='/d{n}'/><target dev='{vd}' bus='virtio'/>{at}</disk>",
-    "<disk type='file' device='lun'><source file='/d{n}'/><target dev='{vd}'/>{at}</disk>",
+    "<disk type='block' device='lun'><source dev='/d{n}'/><target dev='{vd}'/>{at}</disk>",
     "<interface type='user'><mac address='{mac}'/><model type='virtio'/>{at}</interface>",
     "<interface type='bridge'><mac address='{mac}'/><source bridge='b'/><model type='e1000e'/>{at}</interface>",
     "<interface type='network'><mac address='{mac}'/><source network='plain'/>{at}</interface>",
@@ -30,7 +30,6 @@ ON_PCI = (
     "<controller type='virtio-serial' index='{index}' ports='4'>{at}</controller>",
     "<controller type='virtio-serial'>{at}</controller>",
     "<controller type='sata' index='{index}'>{at}</controller>",
-    "<controller type='nvme' index='{index}'>{at}</controller>",
     "<hostdev mode='subsystem' type='scsi_host'><source protocol='vhost' wwpn='naa.50014056{mac16}'/>{at}</hostdev>",
     "<hostdev mode='subsystem' type='mdev' model='vfio-pci'><source>"
     "<address uuid='c2177883-f1bb-47f0-914d-32a22e3a{mac4}'/></source>{at}</hostdev>",
@@ -45,7 +44,6 @@ ON_PCI = (
     "<input type='passthrough' bus='virtio'><source evdev='/dev/input/e{n}'/>{at}</input>",
     "<watchdog model='i6300esb' action='reset'>{at}</watchdog>",
     "<shmem name='s{n}'><model type='ivshmem-plain'/><size unit='M'>4</size>{at}</shmem>",
-    "<crypto model='virtio' type='qemu'><backend model='builtin' queues='1'/>{at}</crypto>",
     "<serial type='pty'><target type='pci-serial' port='{index}'/>{at}</serial>",
     "<memory model='virtio-mem'><target><size unit='KiB'>131072</size><node>0</node><block unit='KiB'>2048</block>"
     "<requested unit='KiB'>0</requested></target>{at}</memory>",
@@ -73,7 +71,6 @@ ELSEWHERE = (
     "<address bus='0' target='0' unit='0'/></source></hostdev>",
     "<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='9' slot='{slot}' function='0'/></source>"
     "<address type='unassigned'/></hostdev>",
-    "<filesystem type='mount'><driver type='mtp'/><source dir='/s{n}'/><target dir='t{n}'/></filesystem>",
     "<video><model type='none'/></video>",
     "<video><model type='ramfb' heads='1' primary='yes'/></video>",
     "<sound model='usb'/>",
@@ -94,12 +91,22 @@ ELSEWHERE = (
     "<hub type='usb'/>",
     "<emulator>/usr/bin/qemu-system-ppc64</emulator>",
     "<memballoon model='none'/>",
-    "<w:wild xmlns:w='urn:wild'><disk><target bus='virtio'/></disk></w:wild>",
-    "<unheard of='it'/>",
     "<!-- a person's <words> & signs -->",
     "<?target here?>",
 )
 """What sits elsewhere, or is no device."""
+
+STRANGE = (
+    "<controller type='nvme' index='{index}'>{at}</controller>",
+    "<crypto model='virtio' type='qemu'><backend model='builtin' queues='1'/>{at}</crypto>",
+    "<filesystem type='mount'><driver type='mtp'/><source dir='/s{n}'/><target dir='t{n}'/></filesystem>",
+    "<w:wild xmlns:w='urn:wild'><disk><target bus='virtio'/></disk></w:wild>",
+    "<unheard of='it'/>",
+)
+"""What the schema of one libvirt or another does not have."""
+
+ONCE = frozenset({"emulator", "memballoon", "nvram", "vsock", "watchdog"})
+"""What that schema takes once."""
 
 COMPANIONS = (("ich9-ehci1", 7), ("ich9-uhci1", 0), ("ich9-uhci2", 1), ("ich9-uhci3", 2))
 BRIDGES = ("pci-bridge", "pcie-root-port", "pcie-root", "dmi-to-pci-bridge", "pci-expander-bus")
@@ -165,6 +172,7 @@ class Places:
     next_bus: int = 1
     used: set[tuple[int, int, int]] = field(default_factory=set)
     group_bus: dict[object, int] = field(default_factory=dict)
+    there: set[str] = field(default_factory=set)
 
     def number(self, value: int) -> str:
         """A number in one of the styles of this definition."""
@@ -235,11 +243,17 @@ def _letters(number: int) -> str:
     return first + chr(ord("a") + number % 26)
 
 
-def _single(places: Places, number: int, share_on_pci: int) -> str:
+def _single(places: Places, number: int, share_on_pci: int, strange: bool) -> str:
     """One element that may be a device."""
-    if places.draw(st.integers(0, 99)) >= share_on_pci:
-        return _filled(places.draw(st.sampled_from(ELSEWHERE)), number, "")
-    return _filled(places.draw(st.sampled_from(ON_PCI)), number, places.one())
+    if strange and places.draw(st.integers(0, 9)) == 9:
+        return _filled(places.draw(st.sampled_from(STRANGE)), number, places.one())
+    on_pci = places.draw(st.integers(0, 99)) < share_on_pci
+    template = places.draw(st.sampled_from(ON_PCI if on_pci else ELSEWHERE))
+    tag = template[1:].partition(" ")[0].partition(">")[0]
+    if tag in ONCE and tag in places.there and not strange:
+        on_pci, template = True, ON_PCI[0]
+    places.there.add(tag)
+    return _filled(template, number, places.one() if on_pci else "")
 
 
 def _functions(places: Places, number: int) -> Iterator[str]:
@@ -359,11 +373,13 @@ def _pieces(draw: st.DrawFn, places: Places, groups: dict[HostAddress, int]) -> 
     """The pieces of a definition: elements that stay together."""
     count = draw(st.integers(0, 60))
     on_pci = draw(st.sampled_from((50, 80, 100)))
+    strange = draw(st.booleans())
     hosts = draw(st.sampled_from((0, 0, 10, 95)))
     host_groups = draw(st.sampled_from((1, 5, 80)))
     if draw(st.booleans()):
         yield ("<controller type='usb' index='0' model='none'/>",)
         yield ("<memballoon model='none'/>",)
+        places.there.add("memballoon")
     number = 0
     while number < count:
         kind = draw(st.integers(0, 99))
@@ -379,7 +395,7 @@ def _pieces(draw: st.DrawFn, places: Places, groups: dict[HostAddress, int]) -> 
             yield tuple(_functions(places, number))
             number += 4
         else:
-            yield (_single(places, number, on_pci),)
+            yield (_single(places, number, on_pci, strange),)
         number += 1
 
 
@@ -432,3 +448,13 @@ def others(draw: st.DrawFn) -> Case:
     """Definitions of guests that are not pseries guests."""
     head = draw(st.sampled_from(OTHER_HEADS))
     return draw(cases()).of_another(head.replace("><name>", " xmlns:qemu='urn:q'><name>", 1))
+
+
+def one_device(template: str) -> Case:
+    """The definition of a guest with one device on vPHB 1."""
+    at = "<address type='pci' domain='0x0000' bus='0x01' slot='0x01' function='0x0'/>"
+    before = (
+        "<domain type='kvm'><name>g</name><memory>1048576</memory>"
+        "<os><type arch='ppc64' machine='pseries'>hvm</type></os><devices>"
+    )
+    return Case(before, (_filled(template, 0, at),), "</devices></domain>", "", "utf-8", 4)

@@ -36,14 +36,15 @@ def connection(host: Host) -> Iterator[libvirt.virConnect]:
     found.close()
 
 
-def without_kvm(data: bytes) -> bytes:
+def without_kvm(data: bytes, crypto: bool = False) -> bytes:
     """A definition for a host without KVM and without the emulator that it was written for.
 
-    libvirt 9.0 passes over <crypto> and <pstore>, which later ones put on PCI, so they are left out.
+    crypto: keep <crypto> and <pstore>, which libvirt 9.0 passes over, and later ones put on PCI.
     """
     root = etree.fromstring(data)
     root.set("type", "qemu")
-    for path in ("devices/emulator", "devices/crypto", "devices/pstore", "uuid", "clock", "features", "cpu"):
+    newer = () if crypto else ("devices/crypto", "devices/pstore")
+    for path in (*newer, "devices/emulator", "uuid", "clock", "features", "cpu"):
         for element in root.findall(path):
             parent = element.getparent()
             if parent is not None and element.find("numa") is None:

@@ -89,7 +89,32 @@ def _parser() -> argparse.ArgumentParser:
     adopting.add_argument("guests", nargs="*", metavar="GUEST", help="which (default: all)")
     adopting.add_argument("-c", "--connect", metavar="URI", help="libvirt's (default: uri)")
     _policy_options(adopting)
+    _gateway_commands(commands)
     return parser
+
+
+def _gateway_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
+    attaching = commands.add_parser(
+        "attach",
+        help="attach a device to a guest, on a vPHB of its own",
+        description="Attach a device to a guest, on an empty vPHB or, with the rest of its endpoint, on that one's.",
+    )
+    attaching.set_defaults(run=_attach, source=None, spares=None, sysfs=None)
+    attaching.add_argument("guest", metavar="GUEST", help="its name or UUID")
+    attaching.add_argument("file", nargs="?", default="-", metavar="FILE", help="the device; -: standard input")
+    attaching.add_argument("--live", action="store_true", help="to the running guest")
+    attaching.add_argument("--config", action="store_true", help="to the definition of its next start")
+    attaching.add_argument("-c", "--connect", metavar="URI", help="libvirt's (default: uri)")
+    serving = commands.add_parser(
+        "gateway",
+        help="lay out definitions on their way to libvirt",
+        description="Serve libvirt's clients, and lay out definitions on their way to libvirt.",
+    )
+    serving.set_defaults(run=_gateway, source=None)
+    serving.add_argument("--listen", type=Path, metavar="PATH", help="where clients come (default: systemd's sockets)")
+    serving.add_argument("--upstream", type=Path, metavar="PATH", help="libvirt's own socket (default: upstream)")
+    for command in (attaching, serving):
+        command.add_argument("--conf", type=Path, metavar="FILE", help=f"default: {policy.CONF}")
 
 
 def _command(
@@ -253,3 +278,22 @@ def _adopt(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
                 print(f"papr-hook: {guest}: {error}", file=sys.stderr)
                 status = 2
     return status
+
+
+def _attach(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
+    from .gateway.command import attach_device
+    from .gateway.rewrite import AFFECT_CONFIG, AFFECT_LIVE
+
+    settings = _policy(options)
+    flags = AFFECT_LIVE * options.live | AFFECT_CONFIG * options.config
+    device = files.read(options.file, stdin)
+    with connect(options.connect or settings.uri) as connection:
+        place = attach_device(connection, options.guest, device, flags, settings)
+    print(f"{options.guest}: attached{f' on {place}' if place else ''}", file=stdout)
+    return 0
+
+
+def _gateway(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
+    from .gateway.command import gateway
+
+    gateway(options.listen, options.upstream, options.conf)

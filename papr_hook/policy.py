@@ -87,11 +87,25 @@ class Policy:
         "missing devices; add: pass them through too, all but bridges and what the host itself "
         "uses; refuse: the guest does not comply",
     )
+    overflow: str = _setting(
+        "refuse",
+        choice("refuse", "share"),
+        "refuse or share",
+        "what the gateway does with a device that is attached when its guest has no empty vPHB "
+        "left. refuse: fail the attach; share: put an emulated device next to other emulated ones. "
+        "A host device is refused in any case",
+    )
     uri: str = _setting(
         "qemu:///system",
         word,
         "a libvirt connection URI",
         "how the hook's helper and the command reach libvirt",
+    )
+    upstream: Path = _setting(
+        Path("/run/libvirt/upstream/libvirt-sock"),
+        path,
+        "an absolute path",
+        "libvirt's own socket, to which the gateway connects for its clients",
     )
     sysfs: Path = _setting(
         Path("/sys"),

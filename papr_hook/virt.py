@@ -38,6 +38,21 @@ class Connection:
                 flags |= libvirt.VIR_DOMAIN_XML_INACTIVE
             return str(domain.XMLDesc(flags)).encode()
 
+    def uuid(self, guest: str) -> str:
+        """The UUID of a guest, by its name or UUID. Raises LibvirtError."""
+        with _errors(f"read guest '{guest}'"):
+            return str(self._lookup(guest).UUIDString())
+
+    def xml(self, guest: str, flags: int) -> bytes:
+        """The XML of a guest as libvirt's flags (virDomainXMLFlags) ask for it. Raises LibvirtError."""
+        with _errors(f"read guest '{guest}'"):
+            return str(self._lookup(guest).XMLDesc(flags)).encode()
+
+    def attach(self, guest: str, device: bytes, flags: int) -> None:
+        """Attach a device to a guest; flags are libvirt's (virDomainDeviceModifyFlags). Raises LibvirtError."""
+        with _errors("attach the device"):
+            self._lookup(guest).attachDeviceFlags(device.decode("utf-8", "replace"), flags)
+
     def is_persistent(self, guest: str) -> bool:
         """Whether libvirt keeps a definition of a guest for its next start."""
         with _errors(f"read guest '{guest}'"):

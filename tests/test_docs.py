@@ -33,7 +33,7 @@ def test_pages_are_well_formed(page: str) -> None:
 def test_the_command_page_names_every_option() -> None:
     """Each option of each command is in papr-hook(1), and each option there is one."""
     page = (MANUAL / "papr-hook.1").read_text().replace("\\", "")
-    for command in ("layout", "check", "show", "adopt"):
+    for command in ("layout", "check", "show", "adopt", "attach", "gateway"):
         words = papr_hook(command, "--help").out.replace(",", " ").replace("[", " ").replace("]", " ").split()
         for option in {word for word in words if word.startswith("--")} - {"--help"}:
             assert option in page, f"{command} {option}"

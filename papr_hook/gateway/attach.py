@@ -1,0 +1,223 @@
+"""A place for a device that is attached: a device and the definitions that it goes into, to a device with an address.
+
+Pure but for what engine.judge reads of the host. The device is put into each definition, so that whatever ties it to
+the devices there (an IOMMU group, a USB 2 set) is found in the way in which a layout finds it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lxml import etree
+
+from .. import check, engine
+from ..domain import devices
+from ..domain.values import append
+from ..domain.xmltext import parse, serialise
+from ..errors import PaprHookError
+from ..layout import reserved_buses
+from ..model import MAX_PHBS, MAX_SLOT, Address, Device, Guest
+from ..policy import Policy
+from ..units import Unit, find_units
+
+
+class NoRoomError(PaprHookError):
+    """There is no vPHB for a device."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One definition with the device in it.
+
+    unit: what the device belongs to; position: which of the guest's devices it is; units: all of them; running: it
+    is the definition of a running guest, which gets no more vPHBs; complies: the definition did, without the device.
+    """
+
+    guest: Guest
+    position: int
+    unit: Unit
+    units: tuple[Unit, ...]
+    running: bool
+    complies: bool
+
+    @property
+    def device(self) -> Device:
+        """The device itself."""
+        return self.guest.devices[self.position]
+
+    @property
+    def partners(self) -> tuple[Address, ...]:
+        """The addresses of the others of its unit."""
+        return tuple(self._addresses(self.unit))
+
+    @property
+    def empty(self) -> frozenset[int]:
+        """The vPHBs that hold nothing; libvirt adds those that a definition for the next start does not have yet.
+
+        libvirt does so up to the bus of an address (virDomainPCIAddressSetGrow in its src/conf/domain_addr.c).
+        """
+        used = {address.bus for unit in self.units for address in self._addresses(unit)}
+        used |= {bridge.address.bus for bridge in self.guest.bridges if bridge.address is not None}
+        there = {phb.index for phb in self.guest.phbs}
+        if not self.running and not self.guest.last_occupied:
+            there |= set(range(max(there, default=0) + 1, MAX_PHBS - len(self.guest.taken_targets)))
+        return frozenset(there - used - reserved_buses(self.guest) - self.guest.used_by_commandline)
+
+    def taken_slots(self, bus: int) -> set[int]:
+        """The slots of a vPHB that something is in."""
+        return {device.address.slot for device in self.guest.devices if device.address and device.address.bus == bus}
+
+    def alone_on(self, bus: int) -> bool:
+        """Whether a vPHB holds nothing but the device's own unit, or nothing at all."""
+        own = {partner.bus for partner in self.partners}
+        others = (address.bus for unit in self.units if unit != self.unit for address in self._addresses(unit))
+        return bus in self.empty or (bus in own and bus not in others)
+
+    def crowd(self, bus: int) -> int | None:
+        """How many emulated devices share a vPHB that the device may join; None where it may not."""
+        there = [unit for unit in self.units if any(address.bus == bus for address in self._addresses(unit))]
+        closed = reserved_buses(self.guest) | self.guest.used_by_commandline
+        if not there or bus in closed or any(unit.endpoint for unit in there):
+            return None
+        return len(there)
+
+    def _addresses(self, unit: Unit) -> Iterable[Address]:
+        found = (self.guest.devices[member].address for member in unit.members if member != self.position)
+        return (address for address in found if address is not None)
+
+
+def may_need_place(device: bytes) -> bool:
+    """Whether a device may sit on PCI, and has no address that says where. Raises InputError."""
+    root = parse(device).getroot()
+    kind = devices.kind_of(root)
+    return kind != "controller pci" and devices.sits_on_pci(root)
+
+
+def where(device: bytes) -> str:
+    """How a message names the place that a device was given."""
+    at = devices.address_of(parse(device).getroot())
+    assert at is not None
+    return f"vPHB {int(at.get('bus', ''), 16)} slot {int(at.get('slot', ''), 16)}"
+
+
+def place(device: bytes, definitions: Sequence[bytes], settings: Policy) -> bytes:
+    """Give a device an address.
+
+    device: its XML; definitions: of the guest, all that it is going to be in; settings: the host's. Returns the very
+    bytes where there is nothing to do: it has an address, does not sit on PCI, the guest is none to lay out. Raises
+    NoRoomError when the guest has no vPHB for it, InputError for what libvirt would not take either, and another
+    PaprHookError when the guest runs with a layout that never had room for it.
+    """
+    tree = parse(device)
+    views = [view for definition in definitions if (view := _view(tree.getroot(), definition, settings)) is not None]
+    if not views or len(views) < len(definitions):
+        return device
+    _write(tree.getroot(), _address(views, settings), views)
+    return serialise(tree, device)
+
+
+def _view(device: etree._Element, definition: bytes, settings: Policy) -> View | None:
+    """The device in a definition; None where it needs no place there."""
+    tree = parse(definition)
+    holder = tree.getroot().find("devices")
+    if holder is None:
+        return None
+    added = copy.deepcopy(device)
+    added.tail = None
+    holder.append(added)
+    judged = engine.judge(_bytes(tree), settings)
+    holder = judged.domain.tree.getroot().find("devices")
+    if judged.guest is None or holder is None:
+        return None
+    new = holder[-1]
+    position = next((n for n, element in enumerate(judged.domain.elements) if element is new), None)
+    if position is None or judged.guest.devices[position].address is not None:
+        return None
+    units = find_units(judged.guest, judged.facts)
+    return View(
+        guest=judged.guest,
+        position=position,
+        unit=next(unit for unit in units if position in unit.members),
+        units=units,
+        running=tree.getroot().get("id") is not None,
+        complies=check.complies(engine.judge(definition, settings).violations()),
+    )
+
+
+def _bytes(tree: etree._ElementTree) -> bytes:
+    data = etree.tostring(tree)
+    assert isinstance(data, bytes)
+    return data
+
+
+def _address(views: Sequence[View], settings: Policy) -> Address:
+    """The address that the device gets in all definitions."""
+    device = views[0].device
+    partners = {partner for view in views for partner in view.partners}
+    buses = {partner.bus for partner in partners}
+    if len(buses) == 1 and all(view.alone_on(bus) for bus in buses for view in views):
+        return _beside(views, partners)
+    empty = frozenset.intersection(*(view.empty for view in views))
+    if empty and not buses:
+        return Address(min(empty, key=_last), 1)
+    if not all(view.complies for view in views):
+        raise PaprHookError(f"{device} has no place of its own in a guest that was not laid out before it was started")
+    if buses:
+        raise NoRoomError(f"the devices that {device} belongs to have no vPHB to themselves; {_CURE}")
+    return _shared(views, settings)
+
+
+_CURE = "the guest's next start gives it new ones"
+
+
+def _last(bus: int) -> int:
+    """A sort key that puts vPHB 0 last: libvirt puts there what nobody placed."""
+    return bus or MAX_PHBS
+
+
+def _beside(views: Sequence[View], partners: set[Address]) -> Address:
+    """The address on the vPHB of the others: the set's own slot, or a slot of its own on an endpoint's vPHB."""
+    device = views[0].device
+    partner = min(partners)
+    if views[0].unit.endpoint:
+        return Address(partner.bus, _free_slot(views, partner.bus))
+    if any(known.function == device.function for known in partners):
+        raise NoRoomError(f"{device}: function {device.function} of its slot is taken")
+    return Address(partner.bus, partner.slot, device.function)
+
+
+def _free_slot(views: Sequence[View], bus: int) -> int:
+    taken = {slot for view in views for slot in view.taken_slots(bus)}
+    slot = next((slot for slot in range(1, MAX_SLOT + 1) if slot not in taken), None)
+    if slot is None:
+        raise NoRoomError(f"vPHB {bus} has no free slot")
+    return slot
+
+
+def _shared(views: Sequence[View], settings: Policy) -> Address:
+    """A place next to other emulated devices, if the host's policy is to share."""
+    device = views[0].device
+    if settings.overflow == "share" and not views[0].unit.endpoint:
+        crowds = {bus: [view.crowd(bus) for view in views] for bus in range(MAX_PHBS)}
+        sizes = {bus: max(n for n in found if n is not None) for bus, found in crowds.items() if None not in found}
+        if sizes:
+            bus = min(sizes, key=lambda bus: (sizes[bus], _last(bus)))
+            return Address(bus, _free_slot(views, bus))
+    raise NoRoomError(f"no empty vPHB is left for {device}; {_CURE}, and detaching a device frees its own")
+
+
+def _write(device: etree._Element, address: Address, views: Sequence[View]) -> None:
+    at = devices.address_of(device)
+    if at is None:
+        at = etree.Element("address")
+        append(device, at, None)
+    at.attrib.clear()
+    at.set("type", "pci")
+    at.set("domain", "0x0000")
+    at.set("bus", f"0x{address.bus:02x}")
+    at.set("slot", f"0x{address.slot:02x}")
+    at.set("function", f"0x{address.function:x}")
+    if views[0].device.companions is not None and address.function == 0:
+        at.set("multifunction", "on")

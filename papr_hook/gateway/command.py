@@ -1,0 +1,58 @@
+"""What papr-hook gateway does, and papr-hook attach, for hosts without a gateway."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NoReturn
+from uuid import UUID
+
+from .. import policy
+from ..errors import ConfError
+from ..virt import Connection
+from . import attach, server
+from .rewrite import definitions_of
+from .session import PATIENCE
+
+POLL_SECONDS = 0.02
+
+
+def gateway(listen: Path | None, upstream: Path | None, conf: Path | None) -> NoReturn:
+    """Serve libvirt's clients until a signal ends the process.
+
+    listen: where they come, beside the sockets that systemd passes; upstream: libvirt's own socket, None for the
+    setting; conf: the configuration, which is read again for each call that is rewritten. Raises ConfError where it
+    cannot start.
+    """
+    settings = policy.load(conf)
+    path = upstream or settings.upstream
+    try:
+        listeners = server.listening(dict(os.environ))
+        if listen is not None:
+            listeners.append(server.listen(listen, like=path))
+    except OSError as error:
+        raise ConfError(f"{error.filename or listen}: {error.strerror}") from None
+    if not listeners:
+        raise ConfError("systemd passed no sockets, and --listen names none")
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    server.serve(listeners, path, settings.run, lambda: policy.load(conf))
+
+
+def attach_device(connection: Connection, guest: str, device: bytes, flags: int, settings: policy.Policy) -> str:
+    """Attach a device to a guest, on a vPHB of its own.
+
+    connection: to its host; guest: its name or UUID; device: its XML; flags: libvirt's, for what the device is
+    attached to. Returns where it was put, as a person reads it; "" where it needs no place. Raises PaprHookError.
+    """
+    locks, uuid = server.open_locks(settings.run), UUID(connection.uuid(guest)).bytes
+    deadline = time.monotonic() + PATIENCE
+    while not locks.take(uuid) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    placed = device
+    if attach.may_need_place(device):
+        definitions = [connection.xml(guest, flag) for flag in definitions_of(flags)]
+        placed = attach.place(device, definitions, settings)
+    connection.attach(guest, placed, flags)
+    return "" if placed == device else attach.where(placed)

@@ -1,0 +1,203 @@
+"""What becomes of each call that carries a definition or a device, or that starts a guest.
+
+No I/O here: where a call needs to know something of libvirt first, its rewriting yields the call to ask with, and is
+sent what that returned. So it can be driven by a socket, or by a test.
+"""
+
+from __future__ import annotations
+
+import syslog
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Union
+
+from .. import engine
+from ..errors import PaprHookError
+from ..policy import Policy
+from . import attach
+from .rpc import PROGRAM, VERSION, Domain, Frame, Reader, Type, string, uint
+
+DEFINE_XML_FLAGS = 350
+GET_XML_DESC = 14
+IS_ACTIVE = 150
+HAS_MANAGED_SAVE_IMAGE = 183
+"""Procedures of libvirt's src/remote/remote_protocol.x that questions are asked with."""
+
+XML_SECURE, XML_INACTIVE = 1, 2
+START_FORCE_BOOT = 8
+AFFECT_LIVE, AFFECT_CONFIG = 1, 2
+"""Flags of libvirt's include/libvirt/libvirt-domain.h."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call to libvirt; the rewriting is sent the payload of its reply, or UpstreamError where it failed."""
+
+    procedure: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """A wish to be the only one that attaches to a guest, until the reply to the rewritten call came."""
+
+    uuid: bytes
+
+
+class UpstreamError(PaprHookError):
+    """libvirt's answer to a question was an error."""
+
+
+class RefusalError(PaprHookError):
+    """The client is to get an error instead of an answer from libvirt."""
+
+
+Say = Callable[[int, str], None]
+"""Writes a line of a syslog priority."""
+
+Steps = Generator[Union[Call, Reserve], bytes, bytes]
+"""A rewriting: yields what it needs, returns the payload that goes to libvirt."""
+
+
+def rewriting(frame: Frame, settings: Callable[[], Policy], say: Say) -> Steps | None:
+    """How a client's frame is rewritten; None for one that is none of the gateway's business.
+
+    settings: reads the host's policy; say: tells the journal. The steps may raise anything: then the frame goes on as
+    it is, but for RefusalError. A device may be refused; a definition that cannot be laid out is left to libvirt.
+    """
+    if (frame.program, frame.version) != (PROGRAM, VERSION) or frame.type not in (Type.CALL, Type.CALL_WITH_FDS):
+        return None
+    rule = _RULES.get(frame.procedure)
+    return None if rule is None else rule(frame.payload, settings, say)
+
+
+def _first(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+    """A call whose first argument is a definition."""
+    return _definition(payload, 0, settings, say)
+
+
+def _second(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+    """A call whose second argument is a definition; the first is a string too."""
+    reader = Reader(payload)
+    reader.string()
+    return _definition(payload, reader.at, settings, say)
+
+
+def _definition(payload: bytes, start: int, settings: Callable[[], Policy], say: Say) -> Steps:
+    reader = Reader(payload[start:])
+    data = reader.string()
+    laid_out = _laid_out(data, settings(), say)
+    if laid_out != data:
+        payload = payload[:start] + string(laid_out) + payload[start + reader.at :]
+    return payload
+    yield  # a generator, like the others, that has nothing to ask
+
+
+def _laid_out(data: bytes, settings: Policy, say: Say) -> bytes:
+    judged = engine.judge(data, settings)
+    if judged.guest is None:
+        return data
+    name = judged.guest.name
+    with _about(name):
+        laid_out, made = judged.laid_out()
+    for warning in made.warnings if made is not None else ():
+        say(syslog.LOG_WARNING, f"guest '{name}': {warning}")
+    if laid_out != data:
+        say(syslog.LOG_INFO, f"guest '{name}': laid out on its way to libvirt")
+    return laid_out
+
+
+@contextmanager
+def _about(guest: str) -> Iterator[None]:
+    """Have an error say which guest it is about."""
+    try:
+        yield
+    except PaprHookError as error:
+        raise PaprHookError(f"guest '{guest}': {error}") from error
+
+
+def _start_plain(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+    """A start without flags."""
+    return _start(payload, Reader(payload).domain(), 0, settings, say)
+
+
+def _start_with_flags(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+    reader = Reader(payload)
+    guest = reader.domain()
+    return _start(payload, guest, reader.uint(), settings, say)
+
+
+def _start(payload: bytes, guest: Domain, flags: int, settings: Callable[[], Policy], say: Say) -> Steps:
+    """A start: its guest's definition is laid out first, unless a saved state with a layout is what starts.
+
+    The passwords of a definition are in it only when it is read with SECURE, and it is that of the next start only
+    with INACTIVE. One that complies but has too few spares gets new ones here, too.
+    """
+    active = yield Call(IS_ACTIVE, guest.raw)
+    if Reader(active).uint():
+        return payload  # libvirt will say so; a transient guest must not become a persistent one
+    if not flags & START_FORCE_BOOT:
+        saved = yield Call(HAS_MANAGED_SAVE_IMAGE, guest.raw + uint(0))
+        if Reader(saved).uint():
+            return payload
+    data = Reader((yield Call(GET_XML_DESC, guest.raw + uint(XML_SECURE | XML_INACTIVE)))).string()
+    laid_out = _laid_out(data, settings(), say)
+    if laid_out != data:
+        yield Call(DEFINE_XML_FLAGS, string(laid_out) + uint(0))
+        say(syslog.LOG_NOTICE, f"guest '{guest.name}': defined anew for the start that was asked for")
+    return payload
+
+
+def _attach_plain(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+    """An attach without flags, which goes to the running guest."""
+    reader = Reader(payload)
+    return _attach(payload, reader, AFFECT_LIVE, settings, say)
+
+
+def _attach_with_flags(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+    reader = Reader(payload)
+    reader.domain()
+    reader.string()
+    return _attach(payload, Reader(payload), reader.uint(), settings, say)
+
+
+def _attach(payload: bytes, reader: Reader, flags: int, settings: Callable[[], Policy], say: Say) -> Steps:
+    guest = reader.domain()
+    start = reader.at
+    device = reader.string()
+    if not attach.may_need_place(device):
+        return payload
+    yield Reserve(guest.uuid)
+    definitions = []
+    for flag in definitions_of(flags):
+        definitions.append(Reader((yield Call(GET_XML_DESC, guest.raw + uint(flag)))).string())
+    try:
+        with _about(guest.name):
+            placed = attach.place(device, definitions, settings())
+    except PaprHookError as error:
+        if isinstance(error.__cause__, attach.NoRoomError):
+            raise RefusalError(f"papr-hook: {error}") from None
+        raise
+    return payload[:start] + string(placed) + payload[reader.at :]
+
+
+def definitions_of(flags: int) -> list[int]:
+    """How to read the definitions that an attach goes into; without a flag that is the one in force."""
+    if flags & AFFECT_CONFIG:
+        return [0, XML_INACTIVE] if flags & AFFECT_LIVE else [XML_INACTIVE]
+    return [0]
+
+
+_RULES: Mapping[int, Callable[[bytes, Callable[[], Policy], Say], Steps]] = {
+    8: _attach_plain,  # DOMAIN_ATTACH_DEVICE
+    9: _start_plain,  # DOMAIN_CREATE
+    10: _first,  # DOMAIN_CREATE_XML
+    11: _first,  # DOMAIN_DEFINE_XML
+    136: _second,  # CONNECT_DOMAIN_XML_TO_NATIVE
+    160: _attach_with_flags,  # DOMAIN_ATTACH_DEVICE_FLAGS
+    196: _start_with_flags,  # DOMAIN_CREATE_WITH_FLAGS
+    309: _first,  # DOMAIN_CREATE_XML_WITH_FILES
+    310: _start_with_flags,  # DOMAIN_CREATE_WITH_FILES
+    DEFINE_XML_FLAGS: _first,
+}

@@ -130,29 +130,46 @@ STARTED = [
 ]  # fmt: skip
 
 
+def startable(name: str, disks: Path) -> bytes:
+    """A golden layout that can be started, with its disks in a directory, and without boot ROMs."""
+    definition = etree.fromstring(without_kvm((GOLDEN / f"{name}-out.xml").read_bytes()))
+    for source in definition.findall("devices/disk/source"):
+        source.set("file", str(disks / Path(source.get("file", "")).name))
+    for interface in definition.findall("devices/interface"):
+        etree.SubElement(interface, "rom").set("enabled", "no")
+    htm = etree.SubElement(etree.SubElement(definition, "features"), "htm")
+    htm.set("state", "off")
+    return etree.tostring(definition)
+
+
+def disks_of(definition: bytes) -> list[str]:
+    """The files that a definition's disks are in."""
+    return [source.get("file", "") for source in etree.fromstring(definition).findall("devices/disk/source")]
+
+
+def check_device_tree(definition: bytes, tree: bytes) -> None:
+    """Compare QEMU's device tree with the layout that it was started with."""
+    asked = domain.read(definition).guest
+    assert asked is not None
+    found = devicetree.read(tree)
+    targets = {phb.index: phb.target for phb in asked.phbs}
+    assert sorted(found) == sorted(target for target in targets.values() if target is not None)
+    there = sorted((target, slot, function) for target, devices in found.items() for slot, function in devices)
+    addresses = [device.address for device in asked.devices if device.address is not None]
+    assert there == sorted((targets[at.bus], at.slot, at.function) for at in addresses)
+
+
 @pytest.mark.parametrize("name", STARTED)
 def test_device_tree(host: Host, root: Path, tmp_path: Path, name: str) -> None:
     """QEMU's own device tree has the PHBs and devices of the layout, each at its address."""
-    definition = etree.fromstring(without_kvm((GOLDEN / f"{name}-out.xml").read_bytes()))
-    for source in definition.findall("devices/disk/source"):
-        file = tmp_path / Path(source.get("file", "")).name
-        file.write_bytes(bytes(512))
-        source.set("file", str(file))
-    htm = etree.SubElement(etree.SubElement(definition, "features"), "htm")
-    htm.set("state", "off")
-    asked = domain.read(etree.tostring(definition)).guest
-    assert asked is not None
+    definition = startable(name, tmp_path)
+    for file in disks_of(definition):
+        Path(file).write_bytes(bytes(512))
     tree = root / "tree.dtb"
-    host.virsh("create", "--paused", "/dev/stdin", input=etree.tostring(definition).decode())
+    host.virsh("create", "--paused", "/dev/stdin", input=definition.decode())
     try:
         host.virsh("qemu-monitor-command", "judged", "--hmp", f"dumpdtb {tree}")
-        found = devicetree.read(tree.read_bytes())
+        check_device_tree(definition, tree.read_bytes())
     finally:
         host.virsh("destroy", "judged")
         tree.unlink(missing_ok=True)
-    targets = {phb.index: phb.target for phb in asked.phbs}
-    assert sorted(found) == sorted(target for target in targets.values() if target is not None)
-    there = sorted((domain_, slot, function) for domain_, devices in found.items() for slot, function in devices)
-    assert there == sorted(
-        (targets[at.bus], at.slot, at.function) for device in asked.devices if (at := device.address) is not None
-    )

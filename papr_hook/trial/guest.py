@@ -599,7 +599,7 @@ def _apt_options(apt: Path) -> list[str]:
         (apt / name).mkdir(parents=True)
     (apt / "status").touch()
     sources = apt / "sources.list"
-    sources.write_text(f"deb [signed-by={KEYRING}] {_mirror()} {RELEASE} main\n", encoding="utf-8")
+    sources.write_text(f"deb [signed-by={KEYRING}] {mirror()} {RELEASE} main\n", encoding="utf-8")
     settings = {
         "APT::Architecture": "ppc64el",
         "APT::Architectures::": "ppc64el",
@@ -615,7 +615,7 @@ def _apt_options(apt: Path) -> list[str]:
     return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Return the address of the Debian mirror that the machine's own apt uses."""
     form = "$(ORIGIN)|$(RELEASE)|$(REPO_URI)"
     argv = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]

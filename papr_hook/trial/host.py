@@ -10,6 +10,7 @@ happens when the test process is killed.
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
 import shutil
@@ -132,7 +133,8 @@ def _communicate(process: subprocess.Popen[str], text: str | None, timeout: floa
     try:
         return process.communicate(text or "", timeout=timeout)
     except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         raise
 

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the trial shows: a PC-shaped guest before and after papr-hook, by libvirt's word and by its own Linux's.
+
+Nothing here is made up: a command that is shown was run, what is shown below it is what it printed, and a guest's
+devices are what its Linux found.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from . import guest, sample
+from .guest import Device, Image, Inventory
+from .host import Host
+from .screen import Screen
+
+__all__ = ["Story", "TrialError"]
+
+NAME = "sample"
+PROJECT = Path(__file__).resolve().parents[2]
+
+KINDS = {
+    (0x1AF4, 0x1000): "virtio NIC",
+    (0x1AF4, 0x1041): "virtio NIC",
+    (0x1AF4, 0x1001): "virtio disk",
+    (0x1AF4, 0x1042): "virtio disk",
+    (0x1AF4, 0x1002): "memory balloon",
+    (0x1AF4, 0x1045): "memory balloon",
+    (0x1AF4, 0x1005): "random numbers",
+    (0x1AF4, 0x1044): "random numbers",
+    (0x8086, 0x10D3): "e1000e NIC",
+    (0x8086, 0x25AB): "watchdog",
+    (0x1B36, 0x000D): "USB controller",
+    (0x1B36, 0x0001): "PCI bridge",
+}
+"""QEMU's emulated devices by their vendors' and devices' numbers."""
+
+
+class TrialError(Exception):
+    """The guest or libvirt did not do what the trial is there to show."""
+
+
+class Story:
+    """The steps, in order, on one host; run has printed the first, and prints the last."""
+
+    def __init__(self, directory: Path, screen: Screen) -> None:
+        """directory: for the host, the guest's files and its console; a short path."""
+        self._directory = directory
+        self._screen = screen
+        self._host = Host(directory, "trial")
+        self._console = directory / "console"
+
+    def tell(self) -> None:
+        """Show everything; raises TrialError, GuestError, HostError or CalledProcessError where it goes wrong."""
+        screen = self._screen
+        with screen.waiting("fetching a kernel for POWER, and building what the guest boots"):
+            image = guest.build(self._directory / "image")
+        disk = self._directory / "disk.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"], check=True)
+        with screen.waiting("starting libvirtd"):
+            self._host.start()
+        try:
+            self._show_host(image)
+            self._refused_by_libvirt(image, disk)
+            before = self._before(image, disk)
+            self._install()
+            self._refused_once()
+            after = self._after(before)
+            self._hotplug(after)
+            self._end()
+        finally:
+            self._host.stop()
+
+    def _show_host(self, image: Image) -> None:
+        versions = []
+        for program in ("libvirtd", "qemu-system-ppc64"):
+            found = re.search(r"\d+\.\d+\.\d+", self._host.run([program, "--version"]).stdout)
+            versions.append(found[0] if found else "?")
+        size = (image.kernel.stat().st_size + image.initrd.stat().st_size) >> 20
+        self._screen.say(f"libvirt {versions[0]} runs, with QEMU {versions[1]}; built a Linux for POWER ({size} MiB)")
+
+    def _refused_by_libvirt(self, image: Image, disk: Path) -> None:
+        screen = self._screen
+        screen.step("What a tool for PCs writes")
+        screen.say(
+            "A template that was made for PCs gives a guest PCI Express root ports, since a PC hotplugs into those, "
+            "and a bridge for old devices. For a pseries guest, a POWER machine, that is wrong. libvirt says so:"
+        )
+        devices = sample.with_root_ports(disk)
+        screen.lines(devices.partition("<interface")[0])
+        file = self._write("pc.xml", guest.domain(NAME, image, self._console, devices))
+        done = self._virsh("define", str(file), check=False)
+        if "pcie-root-port" not in done.stderr:
+            raise TrialError("libvirt did not refuse a pseries guest its root ports")
+
+    def _before(self, image: Image, disk: Path) -> Inventory:
+        screen = self._screen
+        screen.step("What libvirt accepts: everything on one host bridge")
+        screen.say(
+            "So the tool leaves the root ports out. What remains is still a PC's shape: all devices on PCI bus 0, one "
+            "of them behind a bridge. libvirt takes that, and would itself place them so."
+        )
+        file = self._write("sample.xml", guest.domain(NAME, image, self._console, sample.pc_shaped(disk)))
+        self._virsh("define", str(file))
+        self._show_tree()
+        self._virsh("start", NAME)
+        with screen.waiting("the guest boots"):
+            before = guest.wait_for(self._console)
+        screen.say("Its Linux has booted, and this is what it finds:")
+        self._show_devices(before)
+        domains, groups = _counts(before)
+        screen.say(
+            f"{len(before.devices)} devices, {domains} PCI domain, {groups} IOMMU group{'s' if groups != 1 else ''}: "
+            "what Linux cannot tell apart, it cannot isolate. One device that misbehaves, or one that is handed on "
+            "to a process of the guest, takes all of its group with it."
+        )
+        self._virsh("destroy", NAME)
+        return before
+
+    def _install(self) -> None:
+        screen = self._screen
+        screen.step("papr-hook is installed")
+        done = self._host.run([str(PROJECT / "install.sh")], check=False)
+        screen.ran("./install.sh", done.stdout + done.stderr)
+        if done.returncode != 0:
+            raise TrialError("install.sh failed")
+
+    def _refused_once(self) -> None:
+        screen = self._screen
+        screen.step("The start is refused once, and then works")
+        screen.say(
+            "libvirt asks papr-hook before each start of a guest. It cannot change the guest at that point, so it "
+            "says what is wrong, has the definition laid out, and lets the next start through."
+        )
+        refused = self._virsh("start", NAME, check=False)
+        if "papr-hook: guest" not in refused.stderr:
+            raise TrialError("papr-hook did not refuse the first start")
+        self._virsh("start", NAME)
+
+    def _after(self, before: Inventory) -> Inventory:
+        screen = self._screen
+        screen.step("Every device has a host bridge of its own")
+        screen.say(
+            "On POWER a guest has up to 31 PCI host bridges (PHBs, vPHBs as they are virtual). In the definition each "
+            "is a pci-root; four of them are empty, for hotplug. The bridge is gone, since nothing needs it."
+        )
+        self._show_tree()
+        with screen.waiting("the guest boots"):
+            after = guest.wait_for(self._console, lambda seen: len(seen.phbs) > 1)
+        screen.say("The guest agrees. This is its Linux again, not papr-hook:")
+        self._show_devices(after)
+        self._show_phbs(after)
+        domains, groups = _counts(after)
+        if domains != len(after.devices) or groups < domains:
+            raise TrialError("the guest does not have one PCI domain and one IOMMU group for each device")
+        screen.say(
+            f"{len(after.devices)} devices, {domains} PCI domains, {groups} IOMMU groups (before: "
+            f"{' and '.join(str(count) for count in _counts(before))})."
+        )
+        return after
+
+    def _hotplug(self, after: Inventory) -> None:
+        screen = self._screen
+        spare = max(phb.domain for phb in after.phbs)
+        screen.step("A NIC is plugged into a spare host bridge, and out again")
+        xml = sample.nic(sample.HOTPLUGGED_MAC, "e1000e", sample.at(spare, 1))
+        file = self._write("nic.xml", xml)
+        screen.lines(xml)
+        self._virsh("attach-device", NAME, str(file), "--live")
+        began = time.monotonic()
+        with screen.waiting("the guest's kernel and its RTAS daemon add the device"):
+            seen = guest.wait_for(self._console, lambda seen: seen.by_mac(sample.HOTPLUGGED_MAC) is not None)
+        added = seen.by_mac(sample.HOTPLUGGED_MAC)
+        assert added is not None
+        screen.say(f"{time.monotonic() - began:.0f} s later the guest has it, in a domain and a group of its own:")
+        self._show_devices(Inventory(seen.number, seen.phbs, (added,)))
+        if added.domain != spare:
+            raise TrialError(f"the NIC is at {added.address}, and not in PCI domain {spare:04x}")
+        self._virsh("detach-device", NAME, str(file), "--live")
+        with screen.waiting("the guest lets it go"):
+            seen = guest.wait_for(self._console, lambda seen: seen.by_mac(sample.HOTPLUGGED_MAC) is None)
+        screen.say(
+            f"The guest has let it go: {len(seen.devices)} devices, as before, and the host bridge is a spare again."
+        )
+
+    def _end(self) -> None:
+        screen = self._screen
+        screen.step("papr-hook is uninstalled, and the host ends")
+        self._virsh("destroy", NAME)
+        done = self._host.run([str(PROJECT / "install.sh"), "--uninstall"])
+        screen.ran("./install.sh --uninstall", done.stdout)
+
+    def _virsh(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run virsh, and show that; raises TrialError where it fails, with check."""
+        done = self._host.run(["virsh", "-c", "qemu:///system", *args], check=False)
+        failed = done.returncode != 0
+        self._screen.ran(f"virsh {' '.join(args)}", (done.stdout + done.stderr).strip(), "red" if failed else "")
+        if failed and check:
+            raise TrialError(f"virsh {args[0]} failed")
+        return done
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self._directory / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def _show_tree(self) -> None:
+        """Show the definition as papr-hook draws it, from the checkout, since it may not be installed yet."""
+        argv = ["show", "-c", "qemu:///system", NAME]
+        module = ["env", f"PYTHONPATH={PROJECT}", "/usr/bin/python3", "-m", "papr_hook"]
+        self._screen.ran(f"papr-hook {' '.join(argv)}", self._host.run(module + argv).stdout)
+
+    def _show_devices(self, seen: Inventory) -> None:
+        head = ("address", "IOMMU group", "config space", "what")
+        self._screen.table(head, [_row(device) for device in seen.devices])
+
+    def _show_phbs(self, seen: Inventory) -> None:
+        kinds = sorted({str(phb.config_space_type) for phb in seen.phbs})
+        self._screen.say(
+            f"Each of its {len(seen.phbs)} host bridges says ibm,pci-config-space-type = {' and '.join(kinds)} in the "
+            "device tree: the extended config space of PCI Express, 4096 bytes, without any root port."
+        )
+
+
+def _counts(seen: Inventory) -> tuple[int, int]:
+    """Return how many PCI domains and IOMMU groups the devices are in."""
+    groups = {device.iommu_group for device in seen.devices if device.iommu_group is not None}
+    return len({device.domain for device in seen.devices}), len(groups)
+
+
+def _row(device: Device) -> tuple[str, str, str, str]:
+    kind = KINDS.get((device.vendor, device.device), f"{device.vendor:04x}:{device.device:04x}")
+    group = "none" if device.iommu_group is None else str(device.iommu_group)
+    detail = device.disk or device.mac or ""
+    return device.address, group, f"{device.config_size} bytes", f"{kind} {detail}".rstrip()

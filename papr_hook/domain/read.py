@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lxml import etree
@@ -63,7 +63,6 @@ def read(data: bytes, host_arch: str | None = None) -> Domain:
     added = tuple(implicit.added_devices(elements, indexes))
     guest_devices = tuple(_device(e, indexes) for e in placed)
     _refuse_clashes(guest_devices)
-    _refuse_doubles(guest_devices)
     mode, spares = _override(root)
     taken = commandline.read(root, {_alias(e): indexes[e] for e in pci if _alias(e)})
     guest = Guest(
@@ -213,27 +212,21 @@ def _source(element: etree._Element) -> HostAddress | None:
 
 
 def _refuse_clashes(found: tuple[Device, ...]) -> None:
-    there: dict[Address, Device] = {}
-    for device in found:
-        if device.address is None:
-            continue
-        other = there.setdefault(device.address, device)
-        if other is not device:
-            raise InputError(
-                f"{device.name} is at {device.address}, and so is {other.name} (line {other.line})",
-                device.line,
-            )
+    """Refuse what libvirt refuses: two devices at one address, or one host device passed through twice."""
+    for device, other in _doubles(found, lambda device: device.address):
+        text = f"{device.name} is at {device.address}, and so is {other.name} (line {other.line})"
+        raise InputError(text, device.line)
+    for device, other in _doubles(found, lambda device: device.source):
+        text = f"host device {device.source} is passed through twice, here and on line {other.line}"
+        raise InputError(text, device.line)
 
 
-def _refuse_doubles(found: tuple[Device, ...]) -> None:
-    there: dict[HostAddress, Device] = {}
+def _doubles(found: tuple[Device, ...], key: Callable[[Device], Hashable | None]) -> Iterator[tuple[Device, Device]]:
+    """Each device that has the key of another before it, with that one; None is no key."""
+    there: dict[Hashable, Device] = {}
     for device in found:
-        if device.source is None:
-            continue
-        other = there.setdefault(device.source, device)
-        if other is not device:
-            text = f"host device {device.source} is passed through twice, here and on line {other.line}"
-            raise InputError(text, device.line)
+        if key(device) is not None and there.setdefault(key(device), device) is not device:
+            yield device, there[key(device)]
 
 
 def _unassigned(elements: list[etree._Element]) -> Iterator[HostAddress]:

@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: LGPL-2.1-or-later
 """What install.sh --try runs in a throwaway root: see run, beside this."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: LGPL-2.1-or-later
 """A pseries guest for the tests: a Debian ppc64el kernel and a small initramfs that reports its PCI devices.
 
 The guest prints an inventory on its console when it is up, and again whenever its PCI devices change. It also runs

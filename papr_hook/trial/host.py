@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: LGPL-2.1-or-later
 """A libvirt host for the tests: a real libvirtd that shares no state with the machine it runs on.
 
 A host is a process tree in namespaces of its own: mount, PID, network, UTS and IPC. It sees the machine's

@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: LGPL-2.1-or-later
 """The trial's guests: devices as tools for PCs write them."""
 
 from __future__ import annotations

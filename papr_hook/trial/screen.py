@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the trial prints: steps, short texts, commands with what they really said, and how long one has to wait."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the trial shows: a PC-shaped guest before and after papr-hook, by libvirt's word and by its own Linux's.
 
 Nothing here is made up: a command that is shown was run, what is shown below it is what it printed, and a guest's

@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: LGPL-2.1-or-later
 """Fixtures with real parts: hosts with a libvirtd, and a guest image.
 
 They need root. The guest image is kept in the directory that the environment variable PAPR_TEST_CACHE names, or made

@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: LGPL-2.1-or-later
 """The gateway in front of a real libvirtd: real clients, the same outcome as without it but for the layout."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# SPDX-License-Identifier: LGPL-2.1-or-later
 """The harness itself, on real parts: hosts, a guest's view of PCI, hotplug, migration, and what is left behind."""
 
 from __future__ import annotations

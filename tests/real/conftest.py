@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -63,3 +64,12 @@ def make_host(root: Path, seed: Path) -> Iterator[Callable[[str], Host]]:
     """Return what starts a host of a given name, which lives as long as the test. A start takes 0.3 s."""
     with ExitStack() as stack:
         yield lambda name: stack.enter_context(Host(root, name, seed))
+
+
+@pytest.fixture
+def disk(root: Path) -> Iterator[Path]:
+    """An empty disk that can hold snapshots."""
+    file = root / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "1G"], check=True)
+    yield file
+    file.unlink()

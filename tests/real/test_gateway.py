@@ -120,15 +120,6 @@ def own(make_host: Callable[[str], Host]) -> Iterator[Gateway]:
     one.stop()
 
 
-@pytest.fixture
-def disk(root: Path) -> Iterator[Path]:
-    """An empty disk."""
-    file = root / "gateway.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "64M"], check=True)
-    yield file
-    file.unlink()
-
-
 @pytest.fixture(autouse=True)
 def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
     """After a test, no guest is left on the shared host, and no process that serves a client."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,15 +18,6 @@ from tests.commands import one_line, papr_hook
 from . import hooked
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-def disk(root: Path) -> Iterator[Path]:
-    """An empty disk that can hold snapshots."""
-    file = root / "disk.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "1G"], check=True)
-    yield file
-    file.unlink()
 
 
 @pytest.fixture

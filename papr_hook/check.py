@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from . import endpoints
-from .layout import Room, homes_of, measure, usable_address
+from .layout import Room, empty_vphbs, homes_of, measure, usable_address
 from .model import MAX_PHBS, MAX_SLOT, Address, Device, Guest, HostFacts, Phb
 from .units import Unit, find_units
 
@@ -225,8 +225,7 @@ def _even_homes(guest: Guest, units: tuple[Unit, ...], room: Room) -> Iterator[i
 
 
 def _spares(guest: Guest, spares: int, room: Room) -> Iterator[Violation]:
-    used = {device.address.bus for device in guest.devices if device.address is not None}
-    empty = {phb.index for phb in guest.phbs} - used - room.reserved - guest.used_by_commandline
+    empty = empty_vphbs(guest)
     possible = min(spares, max(room.usable - room.endpoints - room.emulated, 0))
     if len(empty) < possible:
         yield Violation(

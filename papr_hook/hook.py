@@ -63,7 +63,8 @@ def _prepare(guest: str, data: bytes, settings: Policy, stdout: TextIO) -> int:
     impossible = _print_laid_out(judged, stdout)
     if complies(violations):
         return GO_ON
-    why_not = _brings_a_state(guest, data, settings, arriving)
+    defined = stored.definition(settings.definitions, guest)
+    why_not = _brings_a_state(guest, data, defined, settings, arriving)
     if why_not is not None:
         _say(guest, f"does not comply, but {why_not}; it goes on")
         return GO_ON
@@ -71,7 +72,7 @@ def _prepare(guest: str, data: bytes, settings: Policy, stdout: TextIO) -> int:
     if settings.start == "warn":
         _say(guest, f"does not comply, and starts all the same (start = warn): {reason}")
         return GO_ON
-    _say(guest, f"not started: {reason}; {_what_now(guest, data, settings, impossible)}")
+    _say(guest, f"not started: {reason}; {_what_now(guest, data, defined, settings, impossible)}")
     return REFUSE
 
 
@@ -86,11 +87,10 @@ def _print_laid_out(judged: engine.Judged, stdout: TextIO) -> LayoutError | None
     return None
 
 
-def _brings_a_state(guest: str, data: bytes, settings: Policy, arriving: bool) -> str | None:
+def _brings_a_state(guest: str, data: bytes, defined: bytes | None, settings: Policy, arriving: bool) -> str | None:
     """Why a start is not a cold one, so that its layout is none of the hook's business."""
     if arriving:
         return "it arrives with the state of that layout"
-    defined = stored.definition(settings.definitions, guest)
     if defined is not None and stored.has_run(data) and not stored.has_run(defined):
         return "it comes back from a saved state with that layout"
     if stored.has_memory_of(settings.snapshots, guest, data):
@@ -106,12 +106,11 @@ def _reason(violations: Sequence[Violation]) -> str:
     return f"rule {first.rule}: {first.element} {first.text}{more}"
 
 
-def _what_now(guest: str, data: bytes, settings: Policy, impossible: LayoutError | None) -> str:
+def _what_now(guest: str, data: bytes, defined: bytes | None, settings: Policy, impossible: LayoutError | None) -> str:
     """Start the repair where there is one, and tell what is left to do."""
     keep = "to start it as it is, give it mode='keep' (papr-hook(8))"
     if impossible is not None:
         return f"it cannot be laid out, {impossible}; {keep}"
-    defined = stored.definition(settings.definitions, guest)
     if defined is None or not stored.same_layout(data, defined):
         return f"it starts from a file, so lay that out with 'papr-hook layout -i FILE' and create it again; {keep}"
     # This loads libvirt-python, which no guest that complies should wait for.

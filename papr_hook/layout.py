@@ -90,6 +90,12 @@ def reserved_buses(guest: Guest) -> frozenset[int]:
     return frozenset(bound | guest.occupied)
 
 
+def empty_vphbs(guest: Guest) -> set[int]:
+    """The vPHBs that hold no device, and that a device may be put on."""
+    used = {device.address.bus for device in guest.devices if device.address is not None}
+    return {phb.index for phb in guest.phbs} - used - reserved_buses(guest) - guest.used_by_commandline
+
+
 def usable_address(address: Address | None, guest: Guest) -> bool:
     """Whether an address is on a vPHB that the layout keeps, in a slot that takes a device."""
     return (
@@ -206,7 +212,7 @@ def _share(guest: Guest, units: tuple[Unit, ...], room: Room, homes: Mapping[int
     kept = {unit for there in staying.values() for unit in there}
     for unit in units:
         if not unit.endpoint and unit not in kept:
-            emptiest = min(spots, key=lambda bus: (len(spots[bus]), _last(bus)))
+            emptiest = min(spots, key=lambda bus: (len(spots[bus]), vphb_0_last(bus)))
             spots[emptiest].append(unit)
     plan.update(spots)
     return _Plan(
@@ -222,7 +228,7 @@ def _within_quota(shared: Mapping[int, list[Unit]], emulated: int, spread: int) 
     """The vPHBs whose devices may stay together when all are spread evenly."""
     quota, more = divmod(emulated, spread) if spread else (0, 0)
     staying: dict[int, list[Unit]] = {}
-    for bus in sorted(shared, key=_last):
+    for bus in sorted(shared, key=vphb_0_last):
         size = len(shared[bus])
         if len(staying) == spread or size > quota + bool(more):
             continue
@@ -232,13 +238,13 @@ def _within_quota(shared: Mapping[int, list[Unit]], emulated: int, spread: int) 
     return staying
 
 
-def _last(bus: int) -> int:
+def vphb_0_last(bus: int) -> int:
     """A sort key that puts vPHB 0 last: libvirt puts there what nobody placed."""
     return bus or MAX_PHBS
 
 
 def _free(count: int, taken: set[int]) -> list[int]:
-    return sorted((bus for bus in range(count) if bus not in taken), key=_last)
+    return sorted((bus for bus in range(count) if bus not in taken), key=vphb_0_last)
 
 
 def _count(guest: Guest, room: Room, taken: set[int], wanted: int) -> int:

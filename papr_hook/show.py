@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from .layout import reserved_buses
+from .layout import empty_vphbs
 from .model import Bridge, Device, Guest, HostFacts, Phb
 from .units import Unit, find_units
 
@@ -45,10 +45,7 @@ def tree(guest: Guest, facts: HostFacts) -> Tree:
 
 
 def _summary(guest: Guest) -> str:
-    used = {device.address.bus for device in guest.devices if device.address is not None}
-    used |= {bridge.address.bus for bridge in guest.bridges if bridge.address is not None}
-    empty = {phb.index for phb in guest.phbs} - used - reserved_buses(guest)
-    empty -= guest.used_by_commandline
+    empty = empty_vphbs(guest) - {bridge.address.bus for bridge in guest.bridges if bridge.address is not None}
     bridges = f", {_count(len(guest.bridges), 'bridge')}" if guest.bridges else ""
     return f"{_count(len(guest.phbs), 'vPHB')}, {len(empty)} spare{bridges}"
 

@@ -8,6 +8,7 @@ from typing import cast
 from lxml import etree
 
 from ..errors import InputError
+from ..model import Address
 
 _NUMBER = re.compile(r"[ \t\n\r\f\v]*\+?(?:0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*))\Z")
 _DECIMAL = re.compile(r"[ \t\n\r\f\v]*\+?([0-9]+)\Z")
@@ -78,6 +79,25 @@ def append(parent: etree._Element, child: etree._Element, after: etree._Element 
         parent.insert(parent.index(after) + 1, child)
     if indent is not None and len(child):
         _indent_children(child, indent)
+
+
+def write_address(element: etree._Element, place: Address, shared: bool) -> None:
+    """Give a device a PCI address, in place of the one that it has, if any.
+
+    shared: other functions of its slot are there too, which its function 0 then says.
+    """
+    at = element.find("address")
+    if at is None:
+        at = etree.Element("address")
+        append(element, at, None)
+    at.attrib.clear()
+    at.set("type", "pci")
+    at.set("domain", "0x0000")
+    at.set("bus", f"0x{place.bus:02x}")
+    at.set("slot", f"0x{place.slot:02x}")
+    at.set("function", f"0x{place.function:x}")
+    if shared and place.function == 0:
+        at.set("multifunction", "on")
 
 
 def remove(element: etree._Element) -> None:

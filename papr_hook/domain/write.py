@@ -8,11 +8,11 @@ from collections.abc import Iterable
 
 from lxml import etree
 
-from ..model import Address, HostAddress, Layout, Phb
+from ..model import HostAddress, Layout, Phb
 from .controllers import HIGHEST
 from .implicit import Added
 from .read import Domain
-from .values import append, number, remove
+from .values import append, number, remove, write_address
 from .xmltext import serialise
 
 
@@ -140,24 +140,8 @@ def _write_devices(
     for source, device, place in zip(domain.elements, domain.guest.devices, layout.places):
         if isinstance(source, Added):
             element = source.element()
-            _write_address(element, place, sharers[place.bus, place.slot] > 1)
+            write_address(element, place, sharers[place.bus, place.slot] > 1)
             after = _last_controller(holder) if source.tag == "controller" else None
             append(holder, element, after)
         elif device.address != place:
-            _write_address(twins[source], place, sharers[place.bus, place.slot] > 1)
-
-
-def _write_address(element: etree._Element, place: Address, shared: bool) -> None:
-    at = element.find("address")
-    if at is None:
-        at = etree.Element("address")
-        append(element, at, None)
-    for name in list(at.attrib):
-        del at.attrib[name]
-    at.set("type", "pci")
-    at.set("domain", "0x0000")
-    at.set("bus", f"0x{place.bus:02x}")
-    at.set("slot", f"0x{place.slot:02x}")
-    at.set("function", f"0x{place.function:x}")
-    if shared and place.function == 0:
-        at.set("multifunction", "on")
+            write_address(twins[source], place, sharers[place.bus, place.slot] > 1)

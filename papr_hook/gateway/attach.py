@@ -14,10 +14,10 @@ from lxml import etree
 
 from .. import check, engine
 from ..domain import devices
-from ..domain.values import append
+from ..domain.values import write_address
 from ..domain.xmltext import parse, serialise
 from ..errors import PaprHookError
-from ..layout import reserved_buses
+from ..layout import reserved_buses, vphb_0_last
 from ..model import MAX_PHBS, MAX_SLOT, Address, Device, Guest
 from ..policy import Policy
 from ..units import Unit, find_units
@@ -114,7 +114,8 @@ def place(device: bytes, definitions: Sequence[bytes], settings: Policy) -> byte
     views = [view for definition in definitions if (view := _view(tree.getroot(), definition, settings)) is not None]
     if not views or len(views) < len(definitions):
         return device
-    _write(tree.getroot(), _address(views, settings), views)
+    shared = views[0].device.companions is not None
+    write_address(tree.getroot(), _address(views, settings), shared)
     return serialise(tree, device)
 
 
@@ -161,7 +162,7 @@ def _address(views: Sequence[View], settings: Policy) -> Address:
         return _beside(views, partners)
     empty = frozenset.intersection(*(view.empty for view in views))
     if empty and not buses:
-        return Address(min(empty, key=_last), 1)
+        return Address(min(empty, key=vphb_0_last), 1)
     if not all(view.complies for view in views):
         raise PaprHookError(f"{device} has no place of its own in a guest that was not laid out before it was started")
     if buses:
@@ -170,11 +171,6 @@ def _address(views: Sequence[View], settings: Policy) -> Address:
 
 
 _CURE = "the guest's next start gives it new ones"
-
-
-def _last(bus: int) -> int:
-    """A sort key that puts vPHB 0 last: libvirt puts there what nobody placed."""
-    return bus or MAX_PHBS
 
 
 def _beside(views: Sequence[View], partners: set[Address]) -> Address:
@@ -203,21 +199,6 @@ def _shared(views: Sequence[View], settings: Policy) -> Address:
         crowds = {bus: [view.crowd(bus) for view in views] for bus in range(MAX_PHBS)}
         sizes = {bus: max(n for n in found if n is not None) for bus, found in crowds.items() if None not in found}
         if sizes:
-            bus = min(sizes, key=lambda bus: (sizes[bus], _last(bus)))
+            bus = min(sizes, key=lambda bus: (sizes[bus], vphb_0_last(bus)))
             return Address(bus, _free_slot(views, bus))
     raise NoRoomError(f"no empty vPHB is left for {device}; {_CURE}, and detaching a device frees its own")
-
-
-def _write(device: etree._Element, address: Address, views: Sequence[View]) -> None:
-    at = devices.address_of(device)
-    if at is None:
-        at = etree.Element("address")
-        append(device, at, None)
-    at.attrib.clear()
-    at.set("type", "pci")
-    at.set("domain", "0x0000")
-    at.set("bus", f"0x{address.bus:02x}")
-    at.set("slot", f"0x{address.slot:02x}")
-    at.set("function", f"0x{address.function:x}")
-    if views[0].device.companions is not None and address.function == 0:
-        at.set("multifunction", "on")

@@ -23,12 +23,17 @@ HOOK=/etc/libvirt/hooks/qemu
 # Last among the scripts there: what it says of a refused start is what libvirt then tells the client.
 HOOK_IN_DIR=/etc/libvirt/hooks/qemu.d/90-papr-hook
 NOTES=/run/libvirt/papr-hook
+UNITS=/usr/lib/systemd/system
+DAEMONS=(virtqemud libvirtd) # those that serve QEMU guests: the modular one and the monolithic one
 
 action=install
+hook_only=
 dry_run=
 root=
 
 hook=          # where the hook goes
+gateway=       # whether it is set up
+no_gateway=    # why it is not
 conf_is_kept=  # somebody changed it
 libvirt=       # its version
 manager=()     # the command that installs packages
@@ -41,15 +46,19 @@ targets=()     # what is put in place, or taken away, in this order
 made=()        # directories that were not there before
 moved=()       # targets whose old content is beside them
 stayed=        # what a roll-back does not take away
+declare -A active=() # the units of each daemon that are active
+settled=       # what systemd runs is no longer what it ran before
 done_with=     # nothing is left to roll back
 said=()        # for the summary
 
 usage() {
     cat <<END
-usage: $self [--dry-run] [--root DIR]              install papr-hook, or a newer version over an older one
-       $self --uninstall [--dry-run] [--root DIR]  take it away again
-       $self --try                                 see what it does, without installing anything
+usage: $self [--hook-only] [--dry-run] [--root DIR]  install papr-hook, or a newer version over an older one
+       $self --uninstall [--dry-run] [--root DIR]    take it away again
+       $self --try                                   see what it does, without installing anything
 
+  --hook-only  leave the gateway out: guests that do not comply are refused once, and
+               no socket of libvirt's is moved
   --dry-run    say what would be done, and do nothing
   --root DIR   put the files below DIR, for a package: nothing is checked, brought or told there
   --try        on Debian: boot a sample guest on a throwaway libvirt host, which is removed again
@@ -90,6 +99,7 @@ parse() {
     while [ $# -gt 0 ]; do
         case $1 in
         --uninstall) action=uninstall ;;
+        --hook-only) hook_only=yes ;;
         --try) action=try ;;
         --dry-run) dry_run=yes ;;
         --root)
@@ -107,7 +117,8 @@ parse() {
         esac
         shift
     done
-    [ "$action" != try ] || [ -z "$dry_run$root" ] || status=2 fail "--try goes with no other option"
+    [ "$action" != try ] || [ -z "$dry_run$root$hook_only" ] || status=2 fail "--try goes with no other option"
+    [ "$action" != uninstall ] || [ -z "$hook_only" ] || status=2 fail "--uninstall takes all of it away"
 }
 
 # --- what there is -------------------------------------------------------------------------------
@@ -194,6 +205,59 @@ choose_hook() {
             fail "$HOOK is somebody else's, and libvirt $libvirt runs no other: take it away first, or bring libvirt" \
                 "$HOOK_DIR_LIBVIRT or later, which runs those in ${HOOK_IN_DIR%/*} too"
     fi
+}
+
+# choose_gateway: a tree to package gets it for every host.
+choose_gateway() {
+    local daemon
+    gateway=yes
+    if [ -n "$hook_only" ]; then
+        gateway=
+    elif [ -z "$root" ] && ! systemd_runs; then
+        gateway=
+        no_gateway="it needs systemd, which does not run here"
+    elif [ -z "$root" ]; then
+        for daemon in "${DAEMONS[@]}"; do
+            check_socket "$daemon"
+        done
+    fi
+}
+
+systemd_runs() {
+    [ -d /run/systemd/system ]
+}
+
+# check_socket DAEMON: the gateway comes to where libvirt's clients expect a socket, and only there.
+check_socket() {
+    local found service
+    [ "$(property "$1.socket" LoadState)" = loaded ] || return 0
+    found=$(property "$1.socket" Listen | xargs)
+    case $found in
+    "$(socket_of "$1") (Stream)" | "$(upstream_of "$1") (Stream)") ;;
+    *) fail "$1.socket listens at ${found:-nothing}, and not at $(socket_of "$1"): --hook-only leaves the gateway out" ;;
+    esac
+    service=$(property "$1.service" ActiveState)
+    [ "$service" != active ] || [ "$(property "$1.socket" ActiveState)" = active ] ||
+        fail "$1 runs without $1.socket: start that (systemctl stop $1; systemctl start $1.socket)," \
+            "or leave the gateway out with --hook-only"
+}
+
+# property UNIT NAME: what systemd knows of a unit.
+property() {
+    systemctl show -p "$2" --value "$1" 2>/dev/null
+}
+
+# socket_of DAEMON, upstream_of DAEMON: where its clients come, and where its own socket is behind the gateway.
+socket_of() {
+    case $1 in
+    libvirtd) echo /run/libvirt/libvirt-sock ;;
+    *) echo "/run/libvirt/$1-sock" ;;
+    esac
+}
+upstream_of() {
+    local socket
+    socket=$(socket_of "$1")
+    echo "${socket%/*}/upstream/${socket##*/}"
 }
 
 # sample: print the configuration that this version comes with.
@@ -285,6 +349,37 @@ stage_man() {
     done
 }
 
+stage_units() {
+    local unit
+    for unit in "$here"/systemd/* "$here"/systemd/*.d/*; do
+        [ -d "$unit" ] || stage "$UNITS/${unit#"$here"/systemd/}" 644 unit_text "$unit"
+    done
+}
+
+# unit_text FILE: the gateway's sockets have the mode, the owner and the group that the daemon's own have.
+unit_text() {
+    local name value rules=() daemon=${1##*/papr-hook-}
+    daemon=${daemon%.socket}
+    if [ -z "$root" ] && [[ $1 == *.socket ]] && [ "$(property "$daemon.socket" LoadState)" = loaded ]; then
+        for name in SocketMode SocketUser SocketGroup; do
+            value=$(property "$daemon.socket" "$name")
+            rules+=(-e "/^$name=/d")
+            [ -z "$value" ] || rules+=(-e "/^\[Socket\]/a $name=$value")
+        done
+        sed "${rules[@]}" "$1"
+    else
+        cat "$1"
+    fi
+}
+
+# our_units: print those that are there.
+our_units() {
+    local unit
+    for unit in "$root$UNITS"/papr-hook-*.@(service|socket) "$root$UNITS"/*.d/papr-hook.conf; do
+        echo "${unit#"$root"}"
+    done
+}
+
 # commit: rename everything into place. Nothing interrupts that; where it fails, all of it is taken back.
 commit() {
     local target
@@ -299,8 +394,15 @@ commit() {
             attempt mv -T "$(new "$target")" "$root$target"
         fi
     done
+    settle_systemd
     done_with=yes
     remove_staged
+    remove_empty
+}
+
+# remove_empty: directories that papr-hook alone had something in.
+remove_empty() {
+    rmdir "$root$UNITS"/{virtqemud,libvirtd}.socket.d "$root${HOOK_IN_DIR%/*}" 2>/dev/null || true
 }
 
 # roll_back: whatever was done, undo it; whatever was staged, remove it. What runs when the script ends.
@@ -313,6 +415,7 @@ roll_back() {
         ! exists "$(old "$target")" || mv -T "$(old "$target")" "$root$target"
     done
     remove_staged
+    [ -z "$settled" ] || (settle_systemd) >/dev/null 2>&1 || true
     for ((i = ${#made[@]} - 1; i >= 0; i--)); do
         rmdir "${made[i]}" 2>/dev/null || true
     done
@@ -324,6 +427,101 @@ remove_staged() {
     for target in "$SHARE" "$COMMAND" "$CONF" "$HOOK" "$HOOK_IN_DIR" "${targets[@]}"; do
         rm -rf "$(new "$target")" "$(old "$target")"
     done
+    rm -rf "$root$UNITS"/{,*.d/}.papr-hook*.papr-@(new|old)
+}
+
+# --- systemd -------------------------------------------------------------------------------------
+
+# find_active: which units of libvirt's daemons there are to start again.
+find_active() {
+    local daemon
+    [ -z "$root" ] && systemd_runs || return 0
+    for daemon in "${DAEMONS[@]}"; do
+        active[$daemon]=$(systemctl list-units --state=active --plain --no-legend --full \
+            "$daemon.service" "$daemon.socket" "$daemon-*.socket" | cut -d ' ' -f 1 | xargs)
+    done
+}
+
+# settle_systemd: have systemd run what the units in place say: with a gateway in front of a daemon, or without.
+# A daemon whose socket moves is restarted, once.
+settle_systemd() {
+    local daemon
+    [ -z "$root" ] && systemd_runs || return 0
+    [ -n "$settled$gateway$(our_units)" ] || [[ " ${targets[*]}" == *" $UNITS/"* ]] || return 0
+    settled=yes
+    attempt systemctl daemon-reload
+    for daemon in "${DAEMONS[@]}"; do
+        if [ ! -e "$UNITS/papr-hook-$daemon.socket" ]; then
+            systemctl stop "papr-hook-$daemon.socket" 2>/dev/null || true
+        fi
+        if [[ " ${active[$daemon]-} " == *" $daemon.socket "* ]]; then
+            settle_daemon "$daemon"
+        fi
+    done
+    [ -e "$UNITS/papr-hook-gateway.service" ] || remove_gateway
+}
+
+remove_gateway() {
+    local daemon
+    systemctl stop papr-hook-gateway.service 2>/dev/null || true
+    for daemon in "${DAEMONS[@]}"; do
+        rm -f "$(upstream_of "$daemon")"
+    done
+    rmdir "$(dirname "$(upstream_of "$daemon")")" 2>/dev/null || true
+}
+
+# settle_daemon DAEMON: where its socket is in its place already, it goes on, and so do its clients.
+settle_daemon() {
+    local units=() place
+    read -ra units <<<"${active[$1]}"
+    place=$(socket_of "$1")
+    [ ! -e "$UNITS/papr-hook-$1.socket" ] || place=$(upstream_of "$1")
+    if listens_at "$place" && ! has_changed "$UNITS/papr-hook-$1.socket"; then
+        [ ! -e "$UNITS/papr-hook-$1.socket" ] || attempt systemctl try-restart papr-hook-gateway.service
+    else
+        attempt restart "$1" "${units[@]}"
+        said+=("$1|was restarted; the guests ran on")
+    fi
+    attempt answers "$1"
+}
+
+# restart DAEMON UNIT...: in two steps, since a socket does not start while its service runs. Who installs and
+# uninstalls often is not to meet a limit on starts.
+restart() {
+    local daemon=$1
+    shift
+    { systemctl stop "$@" && systemctl reset-failed "$@" && systemctl start "$@"; } 2>/dev/null || {
+        echo "$daemon does not come back (see journalctl -u $daemon)"
+        return 1
+    }
+}
+
+# listens_at PATH: whether a socket there takes clients (proc(5): the flag is that of listen(2)).
+listens_at() {
+    grep -qE "^[^ ]+ [^ ]+ [^ ]+ 00010000 .* $1\$" /proc/net/unix
+}
+
+# has_changed TARGET: whether this run put something else in its place.
+has_changed() {
+    ! cmp -s "$root$1" "$(old "$1")"
+}
+
+# answers DAEMON: whether it answers a client's first call, where clients come; as far as a Python can tell.
+# shellcheck disable=SC2016 # Python's
+answers() {
+    local socket
+    "$PYTHON" -I -c '' 2>/dev/null || return 0
+    socket=$(socket_of "$1")
+    timeout 60 "$PYTHON" -I -c '
+import socket, struct, sys
+one = socket.socket(socket.AF_UNIX)
+one.connect(sys.argv[1])
+one.sendall(struct.pack(">7I", 28, 0x20008086, 1, 66, 0, 0, 0))  # REMOTE_PROC_AUTH_LIST
+sys.exit(len(one.recv(28)) < 28)
+' "$socket" 2>/dev/null || {
+        echo "$1 does not answer at $socket (see journalctl -t papr-hook -u $1)"
+        return 1
+    }
 }
 
 interrupted() {
@@ -373,6 +571,7 @@ stage_all() {
     stage "$COMMAND" 755 command_text
     stage_man
     stage "$hook" 755 cat "$here/hooks/qemu"
+    [ -z "$gateway" ] || stage_units
 }
 
 # finish_staging: what needs Python, which may have come with the packages.
@@ -387,11 +586,14 @@ finish_staging() {
     [ -n "$root" ] || attempt "$PYTHON" -I -m compileall -q -d "$SHARE/papr_hook" "$(new "$SHARE")/papr_hook"
 }
 
-# The hook goes where it belongs, and from where an earlier version had it.
-retire_other_hook() {
+# retire: what is to be where it belongs, and where an earlier version had it no longer.
+retire() {
     local other
     for other in "$HOOK" "$HOOK_IN_DIR"; do
         [ "$other" = "$hook" ] || ! is_ours "$root$other" || targets+=("$other")
+    done
+    for other in $(our_units); do
+        exists "$(new "$other")" || targets+=("$other")
     done
 }
 
@@ -408,13 +610,15 @@ install_all() {
         find_packages
     fi
     choose_hook
+    choose_gateway
     judge_conf
+    find_active
     [ -z "$dry_run" ] || return 0
     remove_staged
     stage_all
     bring_packages
     finish_staging
-    retire_other_hook
+    retire
     commit
     relabel
     tell_daemons
@@ -434,17 +638,20 @@ find_installed() {
     for page in "$root$MAN"/man[158]/papr-hook*; do
         targets+=("${page#"$root"}")
     done
+    for target in $(our_units); do
+        targets+=("$target")
+    done
     [ -n "$conf_is_kept" ] || ! exists "$root$CONF" || targets+=("$CONF")
 }
 
 uninstall_all() {
     check_user
     find_installed
+    find_active
     [ -z "$dry_run" ] || return 0
     remove_staged
     [ ${#targets[@]} -gt 0 ] || return 0
     commit
-    rmdir "$root${HOOK_IN_DIR%/*}" 2>/dev/null || true
     [ -n "$root" ] || rm -rf "$NOTES"
     tell_daemons
 }
@@ -455,7 +662,8 @@ uninstall_all() {
 tell_daemons() {
     local daemon pid
     [ -z "$root" ] || return 0
-    for daemon in virtqemud libvirtd; do
+    for daemon in "${DAEMONS[@]}"; do
+        [[ " ${said[*]}" != *" $daemon|was restarted"* ]] || continue
         pid=$(running "$daemon") || continue
         if systemctl reload "$daemon.service" 2>/dev/null || kill -HUP "$pid" 2>/dev/null; then
             said+=("$daemon|was told to look for its hooks again")
@@ -506,6 +714,7 @@ say_installed() {
     line "$SHARE" "its modules"
     line "$COMMAND" "the command"
     line "$hook" "libvirt's hook$([ "$hook" = "$HOOK" ] || echo ", after the $HOOK that is there")"
+    say_gateway
     line "$MAN" "manual pages: $(pages)"
     line "$CONF" "the settings$([ -z "$conf_is_kept" ] || echo ": kept as they are")"
     for entry in "${packages[@]}" "${extras[@]}"; do
@@ -514,11 +723,28 @@ say_installed() {
     for entry in "${said[@]}"; do
         line "${entry%%|*}" "${entry#*|}"
     done
-    [ -n "$root$dry_run" ] || cat <<END
-Guests that run are left alone. A pseries guest whose layout is not PAPR's is refused
-at its next cold start, with the reason, and laid out: it starts when started again.
-'papr-hook adopt' lays out all guests now.
-END
+    [ -z "$root$dry_run" ] || return 0
+    echo "Guests that run are left alone. A pseries guest whose layout is not PAPR's is"
+    if [ -n "$gateway" ]; then
+        echo "laid out when it is defined, created or started. 'papr-hook adopt' lays out all now."
+    else
+        echo "refused at its next cold start, with the reason, and laid out: it starts when"
+        echo "started again. 'papr-hook adopt' lays out all guests now."
+    fi
+}
+
+say_gateway() {
+    local daemon
+    if [ -z "$gateway" ]; then
+        [ -z "$no_gateway" ] || line "no gateway" "$no_gateway"
+        return
+    fi
+    line "$UNITS" "papr-hook-gateway.service and its sockets"
+    for daemon in "${DAEMONS[@]}"; do
+        if [ -n "$root" ] || [ -n "${active[$daemon]-}" ]; then
+            line "$(socket_of "$daemon")" "the gateway's; $daemon's own is in upstream/ there"
+        fi
+    done
 }
 
 say_uninstalled() {

@@ -112,7 +112,9 @@ def _gateway_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     serving.set_defaults(run=_gateway, source=None)
     serving.add_argument("--listen", type=Path, metavar="PATH", help="where clients come (default: systemd's sockets)")
-    serving.add_argument("--upstream", type=Path, metavar="PATH", help="libvirt's own socket (default: upstream)")
+    serving.add_argument(
+        "--upstream", type=Path, metavar="PATH", help="libvirt's own socket (default: upstream/NAME beside it)"
+    )
     for command in (attaching, serving):
         command.add_argument("--conf", type=Path, metavar="FILE", help=f"default: {policy.CONF}")
 

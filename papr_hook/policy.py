@@ -101,12 +101,6 @@ class Policy:
         "a libvirt connection URI",
         "how the hook's helper and the command reach libvirt",
     )
-    upstream: Path = _setting(
-        Path("/run/libvirt/upstream/libvirt-sock"),
-        path,
-        "an absolute path",
-        "libvirt's own socket, to which the gateway connects for its clients",
-    )
     sysfs: Path = _setting(
         Path("/sys"),
         path,

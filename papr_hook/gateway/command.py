@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import syslog
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -21,23 +22,36 @@ POLL_SECONDS = 0.02
 def gateway(listen: Path | None, upstream: Path | None, conf: Path | None) -> NoReturn:
     """Serve libvirt's clients until a signal ends the process.
 
-    listen: where they come, beside the sockets that systemd passes; upstream: libvirt's own socket, None for the
-    setting; conf: the configuration, which is read again for each call that is rewritten. Raises ConfError where it
-    cannot start.
+    listen: where they come, beside the sockets that systemd passes; upstream: libvirt's own socket, None for the one
+    that upstream_of() tells; conf: the configuration, which is read again for each call that is rewritten: clients
+    are served even where it cannot be used. Raises ConfError where there is no socket to serve.
     """
-    settings = policy.load(conf)
-    path = upstream or settings.upstream
     try:
-        listeners = server.listening(dict(os.environ))
+        passed = server.listening(dict(os.environ))
+        ways = {one: upstream or upstream_of(Path(one.getsockname())) for one in passed}
         if listen is not None:
-            listeners.append(server.listen(listen, like=path))
+            own = upstream or upstream_of(listen)
+            ways[server.listen(listen, like=own)] = own
     except OSError as error:
         raise ConfError(f"{error.filename or listen}: {error.strerror}") from None
-    if not listeners:
+    if not ways:
         raise ConfError("systemd passed no sockets, and --listen names none")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
-    server.serve(listeners, path, settings.run, lambda: policy.load(conf))
+    server.serve(ways, _run_directory(conf), lambda: policy.load(conf))
+
+
+def upstream_of(path: Path) -> Path:
+    """Where libvirt's own socket is when the gateway has its place: below that, in upstream/, under the same name."""
+    return path.parent / "upstream" / path.name
+
+
+def _run_directory(conf: Path | None) -> Path:
+    try:
+        return policy.load(conf).run
+    except ConfError as error:
+        server.say(syslog.LOG_ERR, f"{error}; until that is mended, everything goes to libvirt as it is")
+        return policy.Policy().run
 
 
 def attach_device(connection: Connection, guest: str, device: bytes, flags: int, settings: policy.Policy) -> str:

@@ -19,7 +19,7 @@ import struct
 import syslog
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -121,23 +121,25 @@ def listen(path: Path, like: Path) -> socket.socket:
     return one
 
 
-def serve(listeners: Sequence[socket.socket], upstream: Path, run: Path, settings: Callable[[], Policy]) -> NoReturn:
+def serve(ways: Mapping[socket.socket, Path], run: Path, settings: Callable[[], Policy]) -> NoReturn:
     """Serve every client that comes, until a signal ends the process; those that are there go on then.
 
-    upstream: libvirt's socket; run: libvirt's run directory; settings: reads the host's policy.
+    ways: where clients come, each with libvirt's own socket; run: libvirt's run directory; settings: reads the host's
+    policy.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so the kernel reaps the children
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.freeze()
     poller = select.poll()
-    by_number = {one.fileno(): one for one in listeners}
-    for one in listeners:
+    by_number = {one.fileno(): one for one in ways}
+    for one in ways:
         one.setblocking(False)
         poller.register(one, select.POLLIN)
     while True:
         for number, _ in poller.poll():
             try:
-                client, _ = by_number[number].accept()
+                listener = by_number[number]
+                client, _ = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:  # the host is out of something; the client waits
@@ -145,13 +147,13 @@ def serve(listeners: Sequence[socket.socket], upstream: Path, run: Path, setting
                 time.sleep(ACCEPT_AGAIN)
                 continue
             with client:
-                _fork(client, listeners, upstream, run, settings)
+                _fork(client, listener, ways, run, settings)
 
 
 def _fork(
     client: socket.socket,
-    listeners: Sequence[socket.socket],
-    upstream: Path,
+    listener: socket.socket,
+    ways: Mapping[socket.socket, Path],
     run: Path,
     settings: Callable[[], Policy],
 ) -> None:
@@ -165,9 +167,9 @@ def _fork(
         return
     status = 1
     try:
-        for one in listeners:
+        for one in ways:
             one.close()
-        _serve_client(client, upstream, run, settings)
+        _serve_client(client, ways[listener], run, settings)
         status = 0
     except UnservableError as error:
         say(syslog.LOG_ERR, f"refused a client: {error}")

@@ -1,0 +1,198 @@
+"""The gateway as install.sh sets it up, on hosts with systemd, polkit and a socket-activated libvirtd."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from .hosts import SystemdHost
+from .test_install import (
+    CLIENTS,
+    CONF,
+    CROWDED,
+    INSTALL,
+    UNITS,
+    UPSTREAM,
+    crowd,
+    directly,
+    in_journal,
+    install,
+    refused,
+    snapshot,
+    wait,
+)
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def gated(host: SystemdHost) -> Iterator[SystemdHost]:
+    """A host with a gateway, which it is rid of afterwards."""
+    install(host)
+    yield host
+    host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall; rm -f {CONF}", check=False)
+
+
+def pci_roots(host: SystemdHost, *args: str) -> int:
+    """How many vPHBs the guest «crowd» has."""
+    return host.virsh("dumpxml", "crowd", *args).stdout.count("model='pci-root'")
+
+
+def answers(host: SystemdHost) -> bool:
+    """Whether libvirt answers its clients."""
+    return host.virsh("uri", check=False).returncode == 0
+
+
+def test_unmodified_virsh(gated: SystemdHost) -> None:
+    """define, create and the start of an old guest: all of them get their layout, no start is refused."""
+    gated.virsh("define", "/dev/stdin", input=CROWDED)
+    assert pci_roots(gated) == 6
+    gated.virsh("undefine", "crowd")
+    gated.virsh("create", "--paused", "/dev/stdin", input=CROWDED)
+    assert pci_roots(gated) == 6
+    gated.virsh("destroy", "crowd")
+    with crowd(gated):
+        assert pci_roots(gated) == 1
+        gated.virsh("start", "--paused", "crowd")
+        assert pci_roots(gated) == pci_roots(gated, "--inactive") == 6
+    assert in_journal(gated, "guest 'crowd': laid out on its way to libvirt")
+    assert in_journal(gated, "guest 'crowd': defined anew for the start that was asked for")
+
+
+def test_sockets_as_they_were(host: SystemdHost) -> None:
+    """The gateway's socket has the mode, owner and group of libvirtd's; the others stay; all are put back."""
+    list_sockets = "cd /run/libvirt; stat -c '%n %a %U %G' *libvirt*-sock* 2>&1"
+    host.write("/etc/systemd/system/libvirtd.socket.d/own.conf", "[Socket]\nSocketMode=0660\nSocketGroup=libvirt\n")
+    units = "libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket"
+    again = f"systemctl daemon-reload; systemctl stop {units}; systemctl reset-failed {units}; systemctl start {units}"
+    host.sh(again)
+    try:
+        before = host.sh(list_sockets).stdout
+        assert "libvirt-sock 660 root libvirt" in before
+        install(host)
+        assert host.sh(list_sockets).stdout == before
+        assert host.sh(f"stat -c '%a %U %G' {UPSTREAM}").stdout == "660 root libvirt\n"
+        for name in ("libvirt-sock-ro", "libvirt-sock"):
+            assert host.run("virsh", "-c", f"qemu:///system?socket=/run/libvirt/{name}", "-r", "uri").returncode == 0
+        install(host, "--uninstall")
+        assert host.sh(list_sockets).stdout == before
+        assert host.sh("ls /run/libvirt/upstream", check=False).returncode != 0
+        assert answers(host)
+    finally:
+        host.sh(f"{INSTALL} --uninstall; rm -r /etc/systemd/system/libvirtd.socket.d; {again}")
+
+
+def test_hook_only(gated: SystemdHost) -> None:
+    """--hook-only moves no socket, and takes a gateway away that was there."""
+    said = install(gated, "--hook-only")
+    assert "refused at its next cold start" in " ".join(said.split())
+    assert gated.sh(f"ls {UPSTREAM}", check=False).returncode != 0
+    with crowd(gated):
+        assert gated.virsh("start", "--paused", "crowd", check=False).returncode == 1
+    assert install(gated, "--hook-only").count("restarted") == 0
+
+
+def test_clients_that_are_there_stay(gated: SystemdHost) -> None:
+    """A newer version over an older one cuts nobody off: not its clients, not libvirtd's."""
+    pid = gated.sh("pidof libvirtd").stdout
+    script = f"(uname >/dev/null; echo hostname; {INSTALL} >/dev/null; echo uri) | virsh -q -c qemu:///system"
+    said = gated.sh(script)
+    assert "qemu:///system" in said.stdout, said
+    assert said.stderr == ""
+    assert gated.sh("pidof libvirtd").stdout == pid
+
+
+@pytest.mark.parametrize("unit", ["libvirtd.socket", "papr-hook-gateway.service"])
+def test_restarts(gated: SystemdHost, unit: str) -> None:
+    """Whoever restarts either of the two finds libvirt answering, through the gateway."""
+    gated.sh(f"systemctl stop libvirtd.service; systemctl restart {unit}")
+    assert answers(gated)
+    assert gated.sh("systemctl is-active papr-hook-gateway.service").stdout == "active\n"
+
+
+def test_libvirt_stops_and_starts(gated: SystemdHost) -> None:
+    """Without libvirt a client is told what it is told without a gateway; with it, it is served again."""
+    sockets = "libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket"
+    gated.sh(f"systemctl stop libvirtd.service {sockets}")
+    said = gated.virsh("uri", check=False).stderr
+    assert "No such file or directory" in said
+    gated.sh(f"systemctl start {sockets}")
+    assert answers(gated)
+
+
+def test_killed(gated: SystemdHost) -> None:
+    """kill -9 of the gateway: those who are served stay served, and the next client is."""
+    script = "(echo hostname; sleep 1; systemctl kill -s KILL papr-hook-gateway; sleep 1; echo uri) | virsh -q"
+    assert "qemu:///system" in gated.sh(script).stdout
+    assert answers(gated)
+
+
+def test_gateway_that_does_not_start(gated: SystemdHost) -> None:
+    """libvirt's clients go past it, the journal says so; once it is mended it is in front again."""
+    gated.sh("mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop papr-hook-gateway")
+    wait(lambda: answers(gated))
+    gated.virsh("define", "/dev/stdin", input=CROWDED)
+    assert pci_roots(gated) == 1
+    assert in_journal(gated, "the gateway does not start, so clients go past it")
+    gated.sh("mv /usr/bin/aside /usr/bin/papr-hook; systemctl restart 'papr-hook-*.socket'")
+    gated.virsh("undefine", "crowd")
+    gated.virsh("define", "/dev/stdin", input=CROWDED)
+    assert pci_roots(gated) == 6
+
+
+def test_broken_configuration(gated: SystemdHost) -> None:
+    """Definitions go on as they are, and the journal says which line is wrong."""
+    gated.write(CONF, "[papr-hook]\nspares = many\n")
+    gated.sh("systemctl restart papr-hook-gateway")
+    gated.virsh("define", "/dev/stdin", input=CROWDED)
+    assert pci_roots(gated) == 1
+    assert in_journal(gated, rf"goes on as it is: {CONF}: line 2: spares = 'many' is not a number")
+
+
+def test_unusual_socket(host: SystemdHost) -> None:
+    """Where somebody has moved libvirtd's socket, that is said, and nothing is done."""
+    host.write("/etc/systemd/system/libvirtd.socket.d/own.conf", "[Socket]\nListenStream=/run/libvirt/second\n")
+    try:
+        assert "libvirtd.socket listens at " in refused(host, "systemctl daemon-reload")
+    finally:
+        host.sh("rm -r /etc/systemd/system/libvirtd.socket.d; systemctl daemon-reload")
+        host.sh("systemctl stop libvirtd.service libvirtd.socket; systemctl start libvirtd.socket libvirtd.service")
+
+
+def test_libvirt_that_does_not_come_back(host: SystemdHost) -> None:
+    """The installation undoes all that it did, and says why."""
+    before = snapshot(host)
+    host.write(
+        "/srv/no-libvirtd", '#!/bin/sh\n[ "$1" != --version ] || exec /usr/sbin/libvirtd.real --version\nexit 1\n'
+    )
+    host.sh("mv /usr/sbin/libvirtd /usr/sbin/libvirtd.real; install -m 755 /srv/no-libvirtd /usr/sbin/libvirtd")
+    try:
+        done = host.run(INSTALL, check=False)
+        assert done.returncode == 1
+        assert re.fullmatch(r"install.sh: libvirtd does not .*; nothing has changed.*\n", done.stderr), done.stderr
+    finally:
+        host.sh("mv /usr/sbin/libvirtd.real /usr/sbin/libvirtd")
+        host.sh("systemctl reset-failed; systemctl start libvirtd.socket libvirtd-ro.socket libvirtd.service")
+    assert snapshot(host) == before
+    assert answers(host)
+
+
+def test_units_are_well_formed(gated: SystemdHost) -> None:
+    """systemd finds nothing wrong with them, on monolithic and modular hosts; and the gateway has few rights."""
+    units = gated.sh(f"cd {UNITS}; ls papr-hook-*.socket papr-hook-gateway.service").stdout.split()
+    said = gated.run("systemd-analyze", "--man=no", "verify", *units, "papr-hook-bypass@libvirt-sock.service")
+    assert said.stderr == ""
+    gated.run("systemd-analyze", "security", "--threshold=25", "papr-hook-gateway.service")
+
+
+def test_gateway_has_no_more_rights_than_it_needs(gated: SystemdHost) -> None:
+    """Its process has the capabilities to become somebody else, and root's on files, and no others."""
+    assert answers(gated)
+    pid = gated.sh("systemctl show -p MainPID --value papr-hook-gateway").stdout.strip()
+    status = gated.run("cat", f"/proc/{pid}/status").stdout
+    needed = 1 << 1 | 1 << 6 | 1 << 7  # CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID
+    assert re.findall(r"CapBnd:\s+(\S+)", status) == [f"{needed:016x}"]
+    assert directly(gated, "uri").returncode == 0
+    assert CLIENTS in gated.run("cat", "/proc/net/unix").stdout

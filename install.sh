@@ -24,6 +24,8 @@ HOOK=/etc/libvirt/hooks/qemu
 HOOK_IN_DIR=/etc/libvirt/hooks/qemu.d/90-papr-hook
 NOTES=/run/libvirt/papr-hook
 UNITS=/usr/lib/systemd/system
+SCRIPT=/etc/init.d/papr-hook-gateway
+MARK='# papr-hook: its gateway is in front'
 DAEMONS=(virtqemud libvirtd) # those that serve QEMU guests: the modular one and the monolithic one
 
 action=install
@@ -47,7 +49,8 @@ made=()        # directories that were not there before
 moved=()       # targets whose old content is beside them
 stayed=        # what a roll-back does not take away
 declare -A active=() # the units of each daemon that are active
-settled=       # what systemd runs is no longer what it ran before
+alone=         # the daemon that makes its sockets by itself
+settled=       # what runs is no longer what ran before
 done_with=     # nothing is left to roll back
 said=()        # for the summary
 
@@ -210,17 +213,21 @@ choose_hook() {
 # choose_gateway: a tree to package gets it for every host.
 choose_gateway() {
     local daemon
-    gateway=yes
-    if [ -n "$hook_only" ]; then
-        gateway=
-    elif [ -z "$root" ] && ! systemd_runs; then
-        gateway=
-        no_gateway="it needs systemd, which does not run here"
-    elif [ -z "$root" ]; then
+    [ -z "$hook_only" ] || return 0
+    if [ -n "$root" ]; then
+        gateway=yes
+    elif systemd_runs; then
+        gateway=yes
         for daemon in "${DAEMONS[@]}"; do
             check_socket "$daemon"
         done
+    elif [ -x /etc/init.d/libvirtd ]; then
+        gateway=yes
+        alone=libvirtd
+    else
+        no_gateway="neither systemd nor /etc/init.d/libvirtd is here to start it by: see papr-hook(8)"
     fi
+    [ -z "$alone" ] || check_conf_of "$alone"
 }
 
 systemd_runs() {
@@ -229,17 +236,23 @@ systemd_runs() {
 
 # check_socket DAEMON: the gateway comes to where libvirt's clients expect a socket, and only there.
 check_socket() {
-    local found service
+    local found
+    if [ "$(property "$1.service" ActiveState)" = active ] && [ "$(property "$1.socket" ActiveState)" != active ]; then
+        alone=$1
+        return
+    fi
     [ "$(property "$1.socket" LoadState)" = loaded ] || return 0
     found=$(property "$1.socket" Listen | xargs)
     case $found in
     "$(socket_of "$1") (Stream)" | "$(upstream_of "$1") (Stream)") ;;
     *) fail "$1.socket listens at ${found:-nothing}, and not at $(socket_of "$1"): --hook-only leaves the gateway out" ;;
     esac
-    service=$(property "$1.service" ActiveState)
-    [ "$service" != active ] || [ "$(property "$1.socket" ActiveState)" = active ] ||
-        fail "$1 runs without $1.socket: start that (systemctl stop $1; systemctl start $1.socket)," \
-            "or leave the gateway out with --hook-only"
+}
+
+# check_conf_of DAEMON: without activation it is its own settings that move its sockets.
+check_conf_of() {
+    ! grep -v "$MARK" "/etc/libvirt/$1.conf" 2>/dev/null | grep -q '^[[:space:]]*unix_sock_dir' ||
+        fail "/etc/libvirt/$1.conf sets unix_sock_dir already: --hook-only leaves the gateway out"
 }
 
 # property UNIT NAME: what systemd knows of a unit.
@@ -349,10 +362,87 @@ stage_man() {
     done
 }
 
-stage_units() {
+stage_gateway() {
     local unit
-    for unit in "$here"/systemd/* "$here"/systemd/*.d/*; do
-        [ -d "$unit" ] || stage "$UNITS/${unit#"$here"/systemd/}" 644 unit_text "$unit"
+    if [ -z "$root" ] && ! systemd_runs; then
+        stage "$SCRIPT" 755 cat "$here/init.d/papr-hook-gateway"
+    else
+        for unit in "$here"/systemd/* "$here"/systemd/*.d/*; do
+            case $unit in
+            *.d | */papr-hook-"${alone:-none}".socket | */"${alone:-none}".socket.d/*) ;;
+            *) stage "$UNITS/${unit#"$here"/systemd/}" 644 unit_text "$unit" ;;
+            esac
+        done
+        if [ -n "$alone" ]; then
+            stage "$UNITS/$alone.service.d/papr-hook.conf" 644 daemon_text "$alone"
+            stage "$UNITS/papr-hook-gateway.service.d/papr-hook.conf" 644 listen_text "$alone"
+        fi
+    fi
+    [ -z "$alone" ] || stage_conf_of "$alone" "$(dirname "$(upstream_of "$alone")")"
+}
+
+# daemon_text DAEMON: what a daemon without socket activation needs, before it starts and beside it.
+daemon_text() {
+    local socket name
+    socket=$(socket_of "$1")
+    cat <<END
+# papr-hook's gateway listens where this daemon's socket was, and unix_sock_dir has moved all of them: the others are
+# to be found where they were. See papr-hook(8).
+[Unit]
+Wants=papr-hook-gateway.service
+Before=papr-hook-gateway.service
+
+[Service]
+ExecStartPre=/usr/bin/mkdir -p $(dirname "$(upstream_of "$1")")
+END
+    for name in "${socket##*/}-ro" "$(admin_socket_of "$1")"; do
+        echo "ExecStartPre=/usr/bin/ln -sfn upstream/$name ${socket%/*}/$name"
+    done
+}
+
+admin_socket_of() {
+    case $1 in
+    libvirtd) echo libvirt-admin-sock ;;
+    *) echo "$1-admin-sock" ;;
+    esac
+}
+
+# listen_text DAEMON: the gateway makes its socket by itself, with the rights of the daemon's.
+listen_text() {
+    local socket
+    socket=$(socket_of "$1")
+    cat <<END
+# $1 makes its sockets by itself, and so does the gateway. See papr-hook(8).
+[Unit]
+PartOf=$1.service
+OnFailure=papr-hook-bypass@${socket##*/}.service
+
+[Service]
+ExecStart=
+ExecStart=/usr/bin/papr-hook gateway --listen $socket
+ExecStopPost=/usr/bin/rm -f $socket
+CapabilityBoundingSet=CAP_CHOWN CAP_FOWNER
+END
+}
+
+# stage_conf_of DAEMON [DIRECTORY]: its settings, with its sockets in a directory, or in their usual place.
+stage_conf_of() {
+    local file=/etc/libvirt/$1.conf mode=644
+    [ ! -e "$root$file" ] || mode=$(stat -c %a "$root$file")
+    stage "$file" "$mode" conf_text "$root$file" "${2-}"
+}
+
+conf_text() {
+    [ ! -e "$1" ] || grep -v "$MARK" "$1" || true
+    [ -z "$2" ] || echo "unix_sock_dir = \"$2\" $MARK"
+}
+
+# stage_old_conf: settings whose sockets an earlier run moved, and this one does not.
+stage_old_conf() {
+    local daemon
+    for daemon in "${DAEMONS[@]}"; do
+        [ "$daemon" != "$alone" ] || [ -z "$gateway" ] || continue
+        ! grep -qs "$MARK" "$root/etc/libvirt/$daemon.conf" || stage_conf_of "$daemon"
     done
 }
 
@@ -372,11 +462,11 @@ unit_text() {
     fi
 }
 
-# our_units: print those that are there.
+# our_units: print what of the gateway is there.
 our_units() {
     local unit
-    for unit in "$root$UNITS"/papr-hook-*.@(service|socket) "$root$UNITS"/*.d/papr-hook.conf; do
-        echo "${unit#"$root"}"
+    for unit in "$root$UNITS"/papr-hook-*.@(service|socket) "$root$UNITS"/*.d/papr-hook.conf "$root$SCRIPT"; do
+        ! exists "$unit" || echo "${unit#"$root"}"
     done
 }
 
@@ -394,7 +484,7 @@ commit() {
             attempt mv -T "$(new "$target")" "$root$target"
         fi
     done
-    settle_systemd
+    settle
     done_with=yes
     remove_staged
     remove_empty
@@ -402,7 +492,7 @@ commit() {
 
 # remove_empty: directories that papr-hook alone had something in.
 remove_empty() {
-    rmdir "$root$UNITS"/{virtqemud,libvirtd}.socket.d "$root${HOOK_IN_DIR%/*}" 2>/dev/null || true
+    rmdir "$root$UNITS"/{{virtqemud,libvirtd}.{socket,service},papr-hook-gateway.service}.d "$root${HOOK_IN_DIR%/*}" 2>/dev/null || true
 }
 
 # roll_back: whatever was done, undo it; whatever was staged, remove it. What runs when the script ends.
@@ -415,7 +505,7 @@ roll_back() {
         ! exists "$(old "$target")" || mv -T "$(old "$target")" "$root$target"
     done
     remove_staged
-    [ -z "$settled" ] || (settle_systemd) >/dev/null 2>&1 || true
+    [ -z "$settled" ] || (settle) >/dev/null 2>&1 || true
     for ((i = ${#made[@]} - 1; i >= 0; i--)); do
         rmdir "${made[i]}" 2>/dev/null || true
     done
@@ -430,7 +520,7 @@ remove_staged() {
     rm -rf "$root$UNITS"/{,*.d/}.papr-hook*.papr-@(new|old)
 }
 
-# --- systemd -------------------------------------------------------------------------------------
+# --- what runs -----------------------------------------------------------------------------------
 
 # find_active: which units of libvirt's daemons there are to start again.
 find_active() {
@@ -442,32 +532,65 @@ find_active() {
     done
 }
 
-# settle_systemd: have systemd run what the units in place say: with a gateway in front of a daemon, or without.
-# A daemon whose socket moves is restarted, once.
+# settle: have run what the files in place say: daemons with a gateway in front of them, or without. A daemon whose
+# socket moves is restarted, once.
+settle() {
+    [ -z "$root" ] || return 0
+    [ -n "$settled$gateway$(our_units)" ] || [[ " ${targets[*]}" == *@(" $UNITS/"|" $SCRIPT")* ]] || return 0
+    settled=yes
+    if systemd_runs; then
+        settle_systemd
+    else
+        settle_script
+    fi
+    [ -n "$(our_units)" ] || remove_upstream
+}
+
 settle_systemd() {
     local daemon
-    [ -z "$root" ] && systemd_runs || return 0
-    [ -n "$settled$gateway$(our_units)" ] || [[ " ${targets[*]}" == *" $UNITS/"* ]] || return 0
-    settled=yes
     attempt systemctl daemon-reload
+    [ -e "$UNITS/papr-hook-gateway.service" ] || systemctl stop papr-hook-gateway.service 2>/dev/null || true
     for daemon in "${DAEMONS[@]}"; do
         if [ ! -e "$UNITS/papr-hook-$daemon.socket" ]; then
             systemctl stop "papr-hook-$daemon.socket" 2>/dev/null || true
         fi
-        if [[ " ${active[$daemon]-} " == *" $daemon.socket "* ]]; then
+        if [[ " ${active[$daemon]-} " == *" $daemon."@(socket|service)" "* ]]; then
             settle_daemon "$daemon"
         fi
     done
-    [ -e "$UNITS/papr-hook-gateway.service" ] || remove_gateway
 }
 
-remove_gateway() {
-    local daemon
-    systemctl stop papr-hook-gateway.service 2>/dev/null || true
-    for daemon in "${DAEMONS[@]}"; do
-        rm -f "$(upstream_of "$daemon")"
-    done
-    rmdir "$(dirname "$(upstream_of "$daemon")")" 2>/dev/null || true
+# settle_script: without systemd, it is scripts that start and stop the two.
+settle_script() {
+    local place gateway=$SCRIPT
+    if [ -e "$SCRIPT" ]; then
+        place=$(upstream_of libvirtd)
+        at_boot defaults
+    else
+        place=$(socket_of libvirtd)
+        gateway=$(old "$SCRIPT")
+        at_boot remove
+    fi
+    running libvirtd >/dev/null || return 0
+    if listens_at "$place"; then
+        attempt "$SCRIPT" restart
+    else
+        attempt "$gateway" stop
+        attempt /etc/init.d/libvirtd stop
+        [ ! -e "$SCRIPT" ] || attempt "$SCRIPT" start
+        attempt /etc/init.d/libvirtd start
+        said+=("libvirtd|was restarted; the guests ran on")
+    fi
+    attempt answers libvirtd
+}
+
+at_boot() {
+    ! command -v update-rc.d >/dev/null || attempt update-rc.d papr-hook-gateway "$1"
+}
+
+# remove_upstream: where libvirt's own sockets were behind the gateway.
+remove_upstream() {
+    rm -rf "$(dirname "$(upstream_of libvirtd)")"
 }
 
 # settle_daemon DAEMON: where its socket is in its place already, it goes on, and so do its clients.
@@ -475,14 +598,20 @@ settle_daemon() {
     local units=() place
     read -ra units <<<"${active[$1]}"
     place=$(socket_of "$1")
-    [ ! -e "$UNITS/papr-hook-$1.socket" ] || place=$(upstream_of "$1")
-    if listens_at "$place" && ! has_changed "$UNITS/papr-hook-$1.socket"; then
-        [ ! -e "$UNITS/papr-hook-$1.socket" ] || attempt systemctl try-restart papr-hook-gateway.service
+    ! is_gated "$1" || place=$(upstream_of "$1")
+    if listens_at "$place" && ! has_changed "$UNITS/papr-hook-$1.socket" &&
+        ! has_changed "$UNITS/$1.service.d/papr-hook.conf"; then
+        ! is_gated "$1" || attempt systemctl try-restart papr-hook-gateway.service
     else
         attempt restart "$1" "${units[@]}"
         said+=("$1|was restarted; the guests ran on")
     fi
     attempt answers "$1"
+}
+
+# is_gated DAEMON: whether units in place put a gateway in front of it.
+is_gated() {
+    [ -e "$UNITS/papr-hook-$1.socket" ] || [ -e "$UNITS/$1.service.d/papr-hook.conf" ]
 }
 
 # restart DAEMON UNIT...: in two steps, since a socket does not start while its service runs. Who installs and
@@ -503,7 +632,7 @@ listens_at() {
 
 # has_changed TARGET: whether this run put something else in its place.
 has_changed() {
-    ! cmp -s "$root$1" "$(old "$1")"
+    { exists "$1" || exists "$(old "$1")"; } && ! cmp -s "$1" "$(old "$1")"
 }
 
 # answers DAEMON: whether it answers a client's first call, where clients come; as far as a Python can tell.
@@ -513,9 +642,12 @@ answers() {
     "$PYTHON" -I -c '' 2>/dev/null || return 0
     socket=$(socket_of "$1")
     timeout 60 "$PYTHON" -I -c '
-import socket, struct, sys
-one = socket.socket(socket.AF_UNIX)
-one.connect(sys.argv[1])
+import socket, struct, sys, time
+for _ in range(100):
+    one = socket.socket(socket.AF_UNIX)
+    if not one.connect_ex(sys.argv[1]):
+        break
+    time.sleep(0.1)
 one.sendall(struct.pack(">7I", 28, 0x20008086, 1, 66, 0, 0, 0))  # REMOTE_PROC_AUTH_LIST
 sys.exit(len(one.recv(28)) < 28)
 ' "$socket" 2>/dev/null || {
@@ -571,7 +703,8 @@ stage_all() {
     stage "$COMMAND" 755 command_text
     stage_man
     stage "$hook" 755 cat "$here/hooks/qemu"
-    [ -z "$gateway" ] || stage_units
+    [ -z "$gateway" ] || stage_gateway
+    stage_old_conf
 }
 
 # finish_staging: what needs Python, which may have come with the packages.
@@ -650,6 +783,7 @@ uninstall_all() {
     find_active
     [ -z "$dry_run" ] || return 0
     remove_staged
+    stage_old_conf
     [ ${#targets[@]} -gt 0 ] || return 0
     commit
     [ -n "$root" ] || rm -rf "$NOTES"
@@ -739,9 +873,14 @@ say_gateway() {
         [ -z "$no_gateway" ] || line "no gateway" "$no_gateway"
         return
     fi
-    line "$UNITS" "papr-hook-gateway.service and its sockets"
+    if [ -z "$root" ] && ! systemd_runs; then
+        line "$SCRIPT" "starts the gateway"
+    else
+        line "$UNITS" "papr-hook-gateway.service and its sockets"
+    fi
+    [ -z "$alone" ] || line "/etc/libvirt/$alone.conf" "unix_sock_dir, for $alone's own sockets"
     for daemon in "${DAEMONS[@]}"; do
-        if [ -n "$root" ] || [ -n "${active[$daemon]-}" ]; then
+        if [ -n "$root" ] || [ "$daemon" = "$alone" ] || [ -n "${active[$daemon]-}" ]; then
             line "$(socket_of "$daemon")" "the gateway's; $daemon's own is in upstream/ there"
         fi
     done
@@ -755,7 +894,7 @@ say_uninstalled() {
     else
         echo "papr-hook $would uninstalled${root:+ below $root}; gone:"
         for entry in "${targets[@]}"; do
-            echo "  $entry"
+            [[ $entry == /etc/libvirt/*.conf ]] || echo "  $entry"
         done
         for entry in "${said[@]}"; do
             line "${entry%%|*}" "${entry#*|}"

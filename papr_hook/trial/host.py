@@ -87,7 +87,6 @@ mv -f "$1.new" "$1"
 
 DAEMON_SETTINGS: Final = """\
 host_uuid = "{uuid}"
-unix_sock_dir = "/run/libvirt"
 unix_sock_ro_perms = "0777"
 unix_sock_rw_perms = "0777"
 auth_unix_ro = "none"

@@ -18,7 +18,8 @@ def at(bus: int, slot: int) -> str:
 
 def nic(mac: str, model: str, address: str = "") -> str:
     """Return a NIC; without an address, libvirt places it."""
-    return f"<interface type='user'>\n  <mac address='{mac}'/>\n  <model type='{model}'/>\n  {address}\n</interface>\n"
+    last = f"  {address}\n" if address else ""
+    return f"<interface type='user'>\n  <mac address='{mac}'/>\n  <model type='{model}'/>\n{last}</interface>\n"
 
 
 def bridge(index: int, model: str, address: str) -> str:

@@ -19,6 +19,7 @@ from .screen import Screen
 __all__ = ["Story", "TrialError"]
 
 NAME = "sample"
+SECOND = "second"
 PROJECT = Path(__file__).resolve().parents[2]
 
 KINDS = {
@@ -36,6 +37,16 @@ KINDS = {
     (0x1B36, 0x0001): "PCI bridge",
 }
 """QEMU's emulated devices by their vendors' and devices' numbers."""
+
+
+SCRIPT = """\
+#!/bin/sh
+case $1 in
+start) exec libvirtd -d -p /run/libvirt/libvirtd.pid ;;
+stop) exec start-stop-daemon --stop --quiet --oknodo --retry 30 --pidfile /run/libvirt/libvirtd.pid ;;
+esac
+"""
+"""How the throwaway host starts and stops its libvirtd, since it has no systemd."""
 
 
 class TrialError(Exception):
@@ -61,12 +72,13 @@ class Story:
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"], check=True)
         with screen.waiting("starting libvirtd"):
             self._host.start()
+        self._host.write("/etc/init.d/libvirtd", SCRIPT, 0o755)
         try:
             self._show_host(image)
             self._refused_by_libvirt(image, disk)
             before = self._before(image, disk)
             self._install()
-            self._refused_once()
+            self._defined_and_created(image, disk)
             after = self._after(before)
             self._hotplug(after)
             self._end()
@@ -127,21 +139,27 @@ class Story:
         if done.returncode != 0:
             raise TrialError("install.sh failed")
 
-    def _refused_once(self) -> None:
+    def _defined_and_created(self, image: Image, disk: Path) -> None:
         screen = self._screen
-        screen.step("The start is refused once, and then works")
+        screen.step("The same tool, the same definition, another layout")
         screen.say(
-            "libvirt asks papr-hook before each start of a guest. It cannot change the guest at that point, so it "
-            "says what is wrong, has the definition laid out, and lets the next start through."
+            "papr-hook's gateway stands where libvirt's socket was. virsh and every other client talk to libvirt "
+            "through it, without knowing, and a definition is laid out on its way. The tool defines a second guest:"
         )
-        refused = self._virsh("start", NAME, check=False)
-        if "papr-hook: guest" not in refused.stderr:
-            raise TrialError("papr-hook did not refuse the first start")
-        self._virsh("start", NAME)
+        xml = guest.domain(SECOND, image, self._directory / "second", sample.pc_shaped(disk))
+        file = self._write("second.xml", xml)
+        for command, end in (("define", "undefine"), ("create", "destroy")):
+            self._virsh(command, str(file), *(["--paused"] if command == "create" else []))
+            found = self._papr_hook("check", "-c", "qemu:///system", SECOND)
+            if found != "complies\n":
+                raise TrialError(f"the gateway did not lay out what virsh {command} brought")
+            self._virsh(end, SECOND)
 
     def _after(self, before: Inventory) -> Inventory:
         screen = self._screen
-        screen.step("Every device has a host bridge of its own")
+        screen.step("The guest that was there starts, every device on a host bridge of its own")
+        screen.say("It was defined before papr-hook was there, so the gateway lays it out for this start:")
+        self._virsh("start", NAME)
         screen.say(
             "On POWER a guest has up to 31 PCI host bridges (PHBs, vPHBs as they are virtual). In the definition each "
             "is a pci-root; four of them are empty, for hotplug. The bridge is gone, since nothing needs it."
@@ -163,9 +181,10 @@ class Story:
 
     def _hotplug(self, after: Inventory) -> None:
         screen = self._screen
-        spare = max(phb.domain for phb in after.phbs)
+        used = {device.domain for device in after.devices}
         screen.step("A NIC is plugged into a spare host bridge, and out again")
-        xml = sample.nic(sample.HOTPLUGGED_MAC, "e1000e", sample.at(spare, 1))
+        screen.say("It names no address. The gateway gives it a host bridge that is empty:")
+        xml = sample.nic(sample.HOTPLUGGED_MAC, "e1000e")
         file = self._write("nic.xml", xml)
         screen.lines(xml)
         self._virsh("attach-device", NAME, str(file), "--live")
@@ -176,8 +195,8 @@ class Story:
         assert added is not None
         screen.say(f"{time.monotonic() - began:.0f} s later the guest has it, in a domain and a group of its own:")
         self._show_devices(Inventory(seen.number, seen.phbs, (added,)))
-        if added.domain != spare:
-            raise TrialError(f"the NIC is at {added.address}, and not in PCI domain {spare:04x}")
+        if added.domain in used:
+            raise TrialError(f"the NIC is at {added.address}, next to something else")
         self._virsh("detach-device", NAME, str(file), "--live")
         with screen.waiting("the guest lets it go"):
             seen = guest.wait_for(self._console, lambda seen: seen.by_mac(sample.HOTPLUGGED_MAC) is None)
@@ -208,9 +227,13 @@ class Story:
 
     def _show_tree(self) -> None:
         """Show the definition as papr-hook draws it, from the checkout, since it may not be installed yet."""
-        argv = ["show", "-c", "qemu:///system", NAME]
+        self._papr_hook("show", "-c", "qemu:///system", NAME)
+
+    def _papr_hook(self, *args: str) -> str:
         module = ["env", f"PYTHONPATH={PROJECT}", "/usr/bin/python3", "-m", "papr_hook"]
-        self._screen.ran(f"papr-hook {' '.join(argv)}", self._host.run(module + argv).stdout)
+        said = self._host.run([*module, *args]).stdout
+        self._screen.ran(f"papr-hook {' '.join(args)}", said)
+        return said
 
     def _show_devices(self, seen: Inventory) -> None:
         head = ("address", "IOMMU group", "config space", "what")

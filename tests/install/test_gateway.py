@@ -19,6 +19,7 @@ from .test_install import (
     directly,
     in_journal,
     install,
+    ours,
     refused,
     snapshot,
     wait,
@@ -159,6 +160,36 @@ def test_unusual_socket(host: SystemdHost) -> None:
     finally:
         host.sh("rm -r /etc/systemd/system/libvirtd.socket.d; systemctl daemon-reload")
         host.sh("systemctl stop libvirtd.service libvirtd.socket; systemctl start libvirtd.socket libvirtd.service")
+
+
+def test_libvirtd_that_makes_its_own_sockets(host: SystemdHost) -> None:
+    """Without socket activation, unix_sock_dir moves them; clients find all of them where they were."""
+    sockets = "libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket"
+    host.sh(f"systemctl stop libvirtd.service {sockets}; systemctl mask --runtime {sockets}")
+    host.sh("cp -p /etc/libvirt/libvirtd.conf /srv/libvirtd.conf; systemctl start libvirtd.service")
+    try:
+        mode = host.sh(f"stat -c '%a %U %G' {CLIENTS}").stdout
+        before = snapshot(host)
+        install(host)
+        assert host.sh(f"stat -c '%a %U %G' {CLIENTS}").stdout == mode
+        host.virsh("define", "/dev/stdin", input=CROWDED)
+        assert pci_roots(host) == 6
+        host.run("virsh", "-r", "-c", "qemu:///system", "uri")
+        host.run("virt-admin", "uri")
+        install(host)
+        host.sh("systemctl restart libvirtd; systemctl kill -s KILL papr-hook-gateway")
+        wait(lambda: answers(host))
+        install(host, "--uninstall")
+        assert ours(snapshot(host)) == ours(before)
+        assert host.sh("cmp /etc/libvirt/libvirtd.conf /srv/libvirtd.conf").returncode == 0
+        for virsh in (["virsh"], ["virsh", "-r"], ["virt-admin"]):
+            host.run(*virsh, "uri")
+        assert host.sh("find /run/libvirt -type l").stdout == ""
+        host.write("/etc/libvirt/libvirtd.conf", 'unix_sock_dir = "/run/elsewhere"\n')
+        assert "sets unix_sock_dir already" in refused(host)
+    finally:
+        host.sh(f"virsh undefine crowd; {INSTALL} --uninstall; cp -p /srv/libvirtd.conf /etc/libvirt/libvirtd.conf")
+        host.sh(f"systemctl stop libvirtd; systemctl unmask --runtime {sockets}; systemctl start {sockets}")
 
 
 def test_libvirt_that_does_not_come_back(host: SystemdHost) -> None:

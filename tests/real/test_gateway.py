@@ -53,7 +53,7 @@ class Gateway:
         host.run(["mkdir", "-p", "/run/libvirt/upstream"])
         host.write("/etc/group", f"{host.read('/etc/group')}peer:x:{UID}:\npeers:x:{GROUP}:\n")
         host.write("/etc/passwd", f"{host.read('/etc/passwd')}peer:x:{UID}:{UID}::/nonexistent:/bin/sh\n")
-        host.write("/etc/libvirt/libvirtd.conf", settings.replace('"/run/libvirt"', '"/run/libvirt/upstream"'))
+        host.write("/etc/libvirt/libvirtd.conf", f'{settings}unix_sock_dir = "/run/libvirt/upstream"\n')
         host.restart()
 
     def start(self, arguments: str = f"--listen {CLIENTS}") -> None:

@@ -114,7 +114,7 @@ def test_daemon_can_move_its_socket(make_host: Callable[[str], Host]) -> None:
     one = make_host("moved")
     settings = one.read("/etc/libvirt/libvirtd.conf")
     one.run(["mkdir", "/run/libvirt/inner"])
-    one.write("/etc/libvirt/libvirtd.conf", settings.replace('"/run/libvirt"', '"/run/libvirt/inner"'))
+    one.write("/etc/libvirt/libvirtd.conf", f'{settings}unix_sock_dir = "/run/libvirt/inner"\n')
     one.restart()
     assert "inner" in one.daemon_uri
     assert one.run(["virsh", "-q", "-c", one.daemon_uri, "hostname"]).stdout.strip() == "moved"

@@ -290,7 +290,9 @@ def _attach(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int
     flags = AFFECT_LIVE * options.live | AFFECT_CONFIG * options.config
     device = files.read(options.file, stdin)
     with connect(options.connect or settings.uri) as connection:
-        place = attach_device(connection, options.guest, device, flags, settings)
+        place, missing = attach_device(connection, options.guest, device, flags, settings)
+    if missing is not None:
+        print(f"papr-hook: {options.guest}: warning: {missing}; attach those, too", file=sys.stderr)
     print(f"{options.guest}: attached{f' on {place}' if place else ''}", file=stdout)
     return 0
 

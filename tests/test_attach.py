@@ -130,6 +130,20 @@ def test_endpoints_stay_together_in_both_definitions(settings: Policy) -> None:
         placed(hostdev("0001:01:00.1"), live, occupied, settings=settings)
 
 
+def test_what_an_endpoint_lacks_is_named(settings: Policy) -> None:
+    """A host device comes alone; the rest of its group is named until it is there, and nothing is refused for it."""
+    first, second, third = (hostdev(f"0001:01:00.{function}").encode() for function in (0, 1, 2))
+    strict = dataclasses.replace(settings, complete_pe="refuse")
+    said = attach.missing(first, [guest()], strict)
+    assert said is not None
+    assert "0001:01:00.1" in said and "0001:01:00.2" in said
+    assert placed(first.decode(), guest(), settings=strict) == (1, 1, 0)
+    there = guest("".join(hostdev(f"0001:01:00.{n}", at(1, n + 1)) for n in (0, 1)))
+    assert attach.missing(third, [there], settings) is None
+    assert attach.missing(second, [guest()], Policy(sysfs=settings.sysfs / "nowhere")) is None
+    assert attach.missing(nic(9).encode(), [guest()], settings) is None
+
+
 def test_usb_2_sets_stay_together() -> None:
     """A companion goes to the slot of its set, at the function that it has."""
     ehci = f"<controller type='usb' index='1' model='ich9-ehci1'>{at(2, 1, 7)}</controller>"
@@ -391,7 +405,7 @@ def test_questions_that_fail(answer: str) -> None:
         talk.answer(question, b"\1" if answer == "noise" else rpc.string(b"<no xml"))
     assert talk.sent() == [call]
     assert talk.got() == []
-    assert "procedure 160 goes on as it is" in talk.journal[0]
+    assert "an attach goes on as it is" in talk.journal[0]
     assert guests.taken == set()
 
 

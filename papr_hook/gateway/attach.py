@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from .. import check, engine
+from .. import check, endpoints, engine
 from ..domain import devices
 from ..domain.values import write_address
 from ..domain.xmltext import parse, serialise
@@ -32,7 +32,8 @@ class View:
     """One definition with the device in it.
 
     unit: what the device belongs to; position: which of the guest's devices it is; units: all of them; running: it
-    is the definition of a running guest, which gets no more vPHBs; complies: the definition did, without the device.
+    is the definition of a running guest, which gets no more vPHBs; complies: the definition did, without the device;
+    missing: what of the device's endpoint is not passed through with it.
     """
 
     guest: Guest
@@ -41,6 +42,7 @@ class View:
     units: tuple[Unit, ...]
     running: bool
     complies: bool
+    missing: endpoints.Missing | None
 
     @property
     def device(self) -> Device:
@@ -111,12 +113,28 @@ def place(device: bytes, definitions: Sequence[bytes], settings: Policy) -> byte
     PaprHookError when the guest runs with a layout that never had room for it.
     """
     tree = parse(device)
-    views = [view for definition in definitions if (view := _view(tree.getroot(), definition, settings)) is not None]
+    views = _views(tree, definitions, settings)
     if not views or len(views) < len(definitions):
         return device
     shared = views[0].device.companions is not None
     write_address(tree.getroot(), _address(views, settings), shared)
     return serialise(tree, device)
+
+
+def missing(device: bytes, definitions: Sequence[bytes], settings: Policy) -> str | None:
+    """What of a host device's endpoint would not be passed through, once it is attached.
+
+    device: its XML, without an address; definitions, settings: as place() has them. Returns a line for a person; None
+    where the endpoint is whole, or the device is none of a host's. An endpoint comes one device at a time, whatever
+    complete_pe says of a definition: so that is no reason to refuse the attach. Raises InputError.
+    """
+    parts = [view.missing for view in _views(parse(device), definitions, settings)]
+    return next((f"{part.device.name} {part}" for part in parts if part is not None), None)
+
+
+def _views(device: etree._ElementTree, definitions: Sequence[bytes], settings: Policy) -> list[View]:
+    views = (_view(device.getroot(), definition, settings) for definition in definitions)
+    return [view for view in views if view is not None]
 
 
 def _view(device: etree._Element, definition: bytes, settings: Policy) -> View | None:
@@ -137,13 +155,16 @@ def _view(device: etree._Element, definition: bytes, settings: Policy) -> View |
     if position is None or judged.guest.devices[position].address is not None:
         return None
     units = find_units(judged.guest, judged.facts)
+    unit = next(unit for unit in units if position in unit.members)
+    parts = endpoints.missing_members(judged.guest, judged.facts) if unit.group is not None else ()
     return View(
         guest=judged.guest,
         position=position,
-        unit=next(unit for unit in units if position in unit.members),
+        unit=unit,
         units=units,
         running=tree.getroot().get("id") is not None,
         complies=check.complies(engine.judge(definition, settings).violations()),
+        missing=next((part for part in parts if part.group == unit.group), None),
     )
 
 

@@ -54,19 +54,23 @@ def _run_directory(conf: Path | None) -> Path:
         return policy.Policy().run
 
 
-def attach_device(connection: Connection, guest: str, device: bytes, flags: int, settings: policy.Policy) -> str:
+def attach_device(
+    connection: Connection, guest: str, device: bytes, flags: int, settings: policy.Policy
+) -> tuple[str, str | None]:
     """Attach a device to a guest, on a vPHB of its own.
 
     connection: to its host; guest: its name or UUID; device: its XML; flags: libvirt's, for what the device is
-    attached to. Returns where it was put, as a person reads it; "" where it needs no place. Raises PaprHookError.
+    attached to. Returns where it was put, as a person reads it, "" where it needs no place; and what
+    of its endpoint is missing now, None where nothing is. Raises PaprHookError.
     """
     locks, uuid = server.open_locks(settings.run), UUID(connection.uuid(guest)).bytes
     deadline = time.monotonic() + PATIENCE
     while not locks.take(uuid) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    placed = device
+    placed, missing = device, None
     if attach.may_need_place(device):
         definitions = [connection.xml(guest, flag) for flag in definitions_of(flags)]
         placed = attach.place(device, definitions, settings)
+        missing = attach.missing(device, definitions, settings)
     connection.attach(guest, placed, flags)
-    return "" if placed == device else attach.where(placed)
+    return "" if placed == device else attach.where(placed), missing

@@ -175,10 +175,13 @@ def _attach(payload: bytes, reader: Reader, flags: int, settings: Callable[[], P
     try:
         with _about(guest.name):
             placed = attach.place(device, definitions, settings())
+            missing = attach.missing(device, definitions, settings()) if placed != device else None
     except PaprHookError as error:
         if isinstance(error.__cause__, attach.NoRoomError):
             raise RefusalError(f"papr-hook: {error}") from None
         raise
+    if missing is not None:
+        say(syslog.LOG_WARNING, f"guest '{guest.name}': {missing}; attach those, too")
     return payload[:start] + string(placed) + payload[reader.at :]
 
 
@@ -187,6 +190,14 @@ def definitions_of(flags: int) -> list[int]:
     if flags & AFFECT_CONFIG:
         return [0, XML_INACTIVE] if flags & AFFECT_LIVE else [XML_INACTIVE]
     return [0]
+
+
+def what(frame: Frame) -> str:
+    """What a message calls a call that is rewritten."""
+    rule = _RULES.get(frame.procedure)
+    if rule in (_attach_plain, _attach_with_flags):
+        return "an attach"
+    return "a start" if rule in (_start_plain, _start_with_flags) else "a definition"
 
 
 _RULES: Mapping[int, Callable[[bytes, Callable[[], Policy], Say], Steps]] = {

@@ -18,7 +18,7 @@ from typing import Protocol
 from ..errors import PaprHookError
 from ..policy import Policy
 from . import rpc
-from .rewrite import Call, RefusalError, Reserve, Say, Steps, UpstreamError, rewriting
+from .rewrite import Call, RefusalError, Reserve, Say, Steps, UpstreamError, rewriting, what
 from .rpc import Frame, Status, Type
 
 FIRST_SERIAL = 0x80000000
@@ -197,5 +197,5 @@ class Session:
         """Send a call on as it is, and tell the journal why."""
         known = isinstance(error, (PaprHookError, rpc.ProtocolError, TimeoutError))
         text = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-        self._say(syslog.LOG_WARNING, f"procedure {parcel.frame.procedure} goes on as it is: {text}")
+        self._say(syslog.LOG_WARNING, f"{what(parcel.frame)} goes on as it is: {text}")
         self.to_daemon.append(parcel)

@@ -237,7 +237,7 @@ systemd_runs() {
 # check_socket DAEMON: the gateway comes to where libvirt's clients expect a socket, and only there.
 check_socket() {
     local found
-    if [ "$(property "$1.service" ActiveState)" = active ] && [ "$(property "$1.socket" ActiveState)" != active ]; then
+    if [ "$(property "$1.socket" ActiveState)" != active ] && makes_its_sockets "$1"; then
         alone=$1
         return
     fi
@@ -247,6 +247,11 @@ check_socket() {
     "$(socket_of "$1") (Stream)" | "$(upstream_of "$1") (Stream)") ;;
     *) fail "$1.socket listens at ${found:-nothing}, and not at $(socket_of "$1"): --hook-only leaves the gateway out" ;;
     esac
+}
+
+# makes_its_sockets DAEMON: whether it does so now, or did when its gateway was set up.
+makes_its_sockets() {
+    [ "$(property "$1.service" ActiveState)" = active ] || grep -qs "$MARK" "/etc/libvirt/$1.conf"
 }
 
 # check_conf_of DAEMON: without activation it is its own settings that move its sockets.
@@ -390,9 +395,10 @@ daemon_text() {
 # to be found where they were. See papr-hook(8).
 [Unit]
 Wants=papr-hook-gateway.service
-Before=papr-hook-gateway.service
 
 [Service]
+# Who comes after it finds its clients' socket there.
+ExecStartPost=-/usr/bin/timeout 10 /bin/sh -c 'until [ -S $socket ]; do sleep 0.05; done'
 ExecStartPre=/usr/bin/mkdir -p $(dirname "$(upstream_of "$1")")
 END
     for name in "${socket##*/}-ro" "$(admin_socket_of "$1")"; do
@@ -418,6 +424,9 @@ PartOf=$1.service
 OnFailure=papr-hook-bypass@${socket##*/}.service
 
 [Service]
+# Newer versions of systemd would call each restart a failure.
+RestartMode=direct
+ExecStartPre=/bin/sh -c 'until [ -S $(upstream_of "$1") ]; do sleep 0.05; done'
 ExecStart=
 ExecStart=/usr/bin/papr-hook gateway --listen $socket
 ExecStopPost=/usr/bin/rm -f $socket
@@ -549,6 +558,7 @@ settle() {
 settle_systemd() {
     local daemon
     attempt systemctl daemon-reload
+    systemctl reset-failed papr-hook-gateway.service 2>/dev/null || true
     [ -e "$UNITS/papr-hook-gateway.service" ] || systemctl stop papr-hook-gateway.service 2>/dev/null || true
     for daemon in "${DAEMONS[@]}"; do
         if [ ! -e "$UNITS/papr-hook-$daemon.socket" ]; then
@@ -830,7 +840,7 @@ version() {
 }
 
 line() {
-    printf '  %-25s %s\n' "$1" "$2"
+    printf '  %-30s %s\n' "$1" "$2"
 }
 
 pages() {
@@ -882,6 +892,8 @@ say_gateway() {
     for daemon in "${DAEMONS[@]}"; do
         if [ -n "$root" ] || [ "$daemon" = "$alone" ] || [ -n "${active[$daemon]-}" ]; then
             line "$(socket_of "$daemon")" "the gateway's; $daemon's own is in upstream/ there"
+            [ -z "$dry_run" ] || listens_at "$(upstream_of "$daemon")" ||
+                line "$daemon" "would be restarted; guests run on"
         fi
     done
 }

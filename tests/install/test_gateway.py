@@ -179,6 +179,12 @@ def test_libvirtd_that_makes_its_own_sockets(host: SystemdHost) -> None:
         install(host)
         host.sh("systemctl restart libvirtd; systemctl kill -s KILL papr-hook-gateway")
         wait(lambda: answers(host))
+        host.sh("systemctl stop libvirtd")
+        install(host)
+        host.sh("systemctl start libvirtd")
+        host.virsh("undefine", "crowd")
+        host.virsh("define", "/dev/stdin", input=CROWDED)
+        assert pci_roots(host) == 6
         install(host, "--uninstall")
         assert ours(snapshot(host)) == ours(before)
         assert host.sh("cmp /etc/libvirt/libvirtd.conf /srv/libvirtd.conf").returncode == 0

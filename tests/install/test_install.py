@@ -224,9 +224,10 @@ def test_dry_run(host: SystemdHost) -> None:
     before = snapshot(host)
     said = install(host, "--dry-run")
     assert "would be installed:" in said
-    for place in (SHARE, "/usr/bin/papr-hook", HOOK, CONF, "libvirt's hook"):
+    for place in (SHARE, "/usr/bin/papr-hook", HOOK, CONF, "libvirt's hook", CLIENTS, "would be restarted"):
         assert place in said
     assert snapshot(host) == before
+    assert host.sh(f"ls {UPSTREAM}", check=False).returncode != 0
 
 
 def test_fedora_gets_its_packages_from_dnf(host: SystemdHost) -> None:

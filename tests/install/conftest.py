@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from papr_hook.trial import guest
+
 from .hosts import RELEASES, SystemdHost, make_root
 
 
@@ -26,6 +28,15 @@ def roots() -> Iterator[dict[str, Path]]:
         with ThreadPoolExecutor() as pool:
             made = pool.map(lambda release: make_root(release, directory), RELEASES)
             yield dict(zip(RELEASES, made))
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[guest.Image]:
+    """Build what a test guest boots."""
+    with ExitStack() as stack:
+        cache = os.environ.get("PAPR_TEST_CACHE")
+        directory = Path(cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="papr-"))).resolve()
+        yield guest.build(directory)
 
 
 @contextmanager

@@ -121,6 +121,10 @@ class SystemdHost:
         """Write a file inside; its directory is made."""
         self.run("sh", "-c", 'mkdir -p "${1%/*}" && cat >"$1" && chmod "$2" "$1"', "sh", path, f"{mode:o}", input=text)
 
+    def outside(self, path: str) -> Path:
+        """Where a file inside is as seen from outside, while the host runs."""
+        return Path(f"/proc/{self._leader}/root{path}")
+
     def copy_project(self, to: str = CHECKOUT) -> None:
         """Copy what an installation needs of the project, anew."""
         pack = ["tar", "-C", str(PROJECT), "--exclude=__pycache__", "-c", *PARTS]

@@ -1,15 +1,21 @@
 """Clients of every kind through the gateway and past it, on hosts with systemd and polkit: the same outcome, but for
-the layout. What takes a running Linux guest is in tests/real/test_gateway.py."""
+the layout."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from papr_hook.trial import guest
+from papr_hook.trial.guest import Image
+from tests.clients import CONSOLE, EVENTS, PERL
+
 from .hosts import SystemdHost
+from .test_gateway import pci_roots
 from .test_install import CLIENTS, CONF, CROWDED, INSTALL, UPSTREAM, directly, wait
 
 pytestmark = pytest.mark.real
@@ -78,11 +84,6 @@ def both(host: SystemdHost, *argv: str, before: str = "true") -> subprocess.Comp
         results.append((done.returncode, *(text.replace(socket, "SOCKET") for text in (done.stdout, done.stderr))))
     assert results[0] == results[1]
     return done
-
-
-def pci_roots(host: SystemdHost, *args: str) -> int:
-    """How many vPHBs the guest «crowd» has."""
-    return directly(host, "dumpxml", "crowd", *args).stdout.count("model='pci-root'")
 
 
 GONE = "virsh -q destroy crowd 2>/dev/null; virsh -q undefine crowd 2>/dev/null; true"
@@ -165,23 +166,32 @@ def test_attach_and_detach(gated: SystemdHost) -> None:
     assert gated.virsh("dumpxml", "crowd", "--inactive").stdout.count("slot='0x01'") == 4
 
 
+def test_hotplug_into_linux(gated: SystemdHost, image: Image) -> None:
+    """A running Linux sees an attached NIC and disk, each in a PCI domain of its own, and lets them go again."""
+    console = "/var/log/libvirt/qemu/crowd.console"
+    inside = Image(Path("/srv/vmlinux"), Path("/srv/initrd"))
+    for file, place in ((image.kernel, inside.kernel), (image.initrd, inside.initrd)):
+        gated.run("sh", "-c", 'cat >"$1"', "sh", str(place), input=file.read_bytes())
+    gated.sh("truncate -s 1M /srv/pool/disk.raw; chmod 666 /srv/pool/disk.raw")
+    gated.virsh("define", "/dev/stdin", input=guest.domain("crowd", inside, Path(console), NIC.format(1)))
+    gated.virsh("start", "crowd")
+    seen = guest.wait_for(gated.outside(console))
+    gated.write("/srv/nic.xml", NIC.format(9))
+    gated.virsh("attach-device", "crowd", "/srv/nic.xml", "--live", "--config")
+    gated.virsh("attach-disk", "crowd", "/srv/pool/disk.raw", "vdb", "--targetbus", "virtio", "--live")
+    mac = "52:54:00:00:01:09"
+    seen = guest.wait_for(gated.outside(console), lambda now: bool(now.by_mac(mac) and now.by_disk("vda")))
+    assert len({device.domain for device in seen.devices}) == len(seen.devices) == 3
+    gated.virsh("detach-interface", "crowd", "user", "--mac", mac, "--live", "--config")
+    gated.virsh("detach-disk", "crowd", "vdb", "--live")
+    guest.wait_for(gated.outside(console), lambda now: not (now.by_mac(mac) or now.by_disk("vda")))
+    wait(lambda: mac not in gated.virsh("dumpxml", "crowd").stdout)
+
+
 def test_console(gated: SystemdHost) -> None:
     """A stream both ways: the console shows the firmware, which takes a key."""
     gated.virsh("create", "--paused", "/dev/stdin", input=CROWDED.replace("<memballoon", "<console/><memballoon"))
-    program = """
-import libvirt, sys
-connection = libvirt.open(sys.argv[1])
-stream = connection.newStream()
-guest = connection.lookupByName("crowd")
-guest.openConsole(None, stream)
-guest.resume()
-text = b""
-while b"SLOF" not in text:
-    text += stream.recv(1024)
-stream.send(b"\\r")
-stream.abort()
-"""
-    gated.run("python3", "-c", program, URI + CLIENTS)
+    assert gated.run("python3", "-c", CONSOLE, URI + CLIENTS, "crowd").stdout == "seen\n"
 
 
 def test_volumes(gated: SystemdHost) -> None:
@@ -201,32 +211,12 @@ def test_volumes(gated: SystemdHost) -> None:
 
 def test_events(gated: SystemdHost) -> None:
     """libvirt-python: events with keepalive, while guests come and go."""
-    program = """
-import libvirt, sys
-libvirt.virEventRegisterDefaultImpl()
-connection = libvirt.open(sys.argv[1])
-connection.setKeepAlive(1, 5)
-seen = []
-connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lambda *a: seen.append(a[2]), None)
-libvirt.virEventAddTimeout(200, lambda *a: None, None)
-connection.createXML(sys.argv[2], libvirt.VIR_DOMAIN_START_PAUSED).destroy()
-while libvirt.VIR_DOMAIN_EVENT_STOPPED not in seen:
-    libvirt.virEventRunDefaultImpl()
-print(libvirt.VIR_DOMAIN_EVENT_STARTED in seen, connection.isAlive())
-"""
-    assert both(gated, "python3", "-c", program, "URI", CROWDED).stdout == "True 1\n"
+    assert both(gated, "python3", "-c", EVENTS, "URI", CROWDED).stdout == "True 1\n"
 
 
 def test_perl(gated: SystemdHost) -> None:
     """Sys::Virt defines and starts a guest."""
-    program = """
-use Sys::Virt;
-my $c = Sys::Virt->new(uri => $ARGV[0]);
-my $g = $c->define_domain($ARGV[1]);
-$g->create(Sys::Virt::Domain::START_PAUSED);
-print $g->get_name(), " ", $g->is_active(), "\\n";
-"""
-    assert gated.run("perl", "-e", program, URI + CLIENTS, CROWDED).stdout == "crowd 1\n"
+    assert gated.run("perl", "-e", PERL, URI + CLIENTS, CROWDED).stdout == "crowd 1\n"
     assert pci_roots(gated) == 6
 
 

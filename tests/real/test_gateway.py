@@ -23,6 +23,7 @@ from papr_hook.policy import Policy
 from papr_hook.trial import guest
 from papr_hook.trial.guest import Image
 from papr_hook.trial.host import Host
+from tests.clients import CONSOLE, EVENTS, PERL
 
 from . import hooked
 
@@ -442,27 +443,11 @@ def test_volumes(gateway: Gateway) -> None:
         host.virsh("pool-destroy", "p")
 
 
-CONSOLE = r"""
-import libvirt, sys
-connection = libvirt.open(sys.argv[1])
-stream = connection.newStream()
-guest = connection.lookupByName("g")
-guest.openConsole(None, stream)
-guest.resume()
-text = b""
-while b"SLOF" not in text:
-    text += stream.recv(1024)
-stream.send(b"\r")
-stream.abort()
-print("seen")
-"""
-
-
 def test_console(gateway: Gateway, image: Image, root: Path) -> None:
     """A console's stream shows the firmware."""
     xml = re.sub(r"(?s)<serial.*</serial>", "<serial type='pty'/>", old_guest(image, root))
     gateway.host.virsh("create", "--paused", "/dev/stdin", input=xml)
-    assert gateway.python(CONSOLE, gateway.host.uri) == "seen\n"
+    assert gateway.python(CONSOLE, gateway.host.uri, "g") == "seen\n"
 
 
 GRAPHICS = """
@@ -481,21 +466,6 @@ def test_descriptors_both_ways(gateway: Gateway, image: Image, root: Path) -> No
     gateway.host.virsh("create", "--paused", "/dev/stdin", input=xml)
     for uri in (gateway.host.uri, gateway.host.daemon_uri):
         assert gateway.python(GRAPHICS, uri) == "RFB\nRFB\n"
-
-
-EVENTS = """
-import libvirt, sys
-libvirt.virEventRegisterDefaultImpl()
-connection = libvirt.open(sys.argv[1])
-connection.setKeepAlive(1, 5)
-seen = []
-connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lambda *a: seen.append(a[2]), None)
-libvirt.virEventAddTimeout(200, lambda *a: None, None)
-connection.createXML(sys.argv[2], libvirt.VIR_DOMAIN_START_PAUSED).destroy()
-while libvirt.VIR_DOMAIN_EVENT_STOPPED not in seen:
-    libvirt.virEventRunDefaultImpl()
-print(libvirt.VIR_DOMAIN_EVENT_STARTED in seen, connection.isAlive())
-"""
 
 
 def test_events_with_keepalive(gateway: Gateway, image: Image, root: Path) -> None:
@@ -775,15 +745,6 @@ def test_unprivileged_attach(gateway: Gateway, image: Image, root: Path) -> None
 
 
 # Other clients
-
-
-PERL = """
-use Sys::Virt;
-my $c = Sys::Virt->new(uri => $ARGV[0]);
-my $g = $c->define_domain($ARGV[1]);
-$g->create(Sys::Virt::Domain::START_PAUSED);
-print $g->get_name(), " ", $g->is_active(), "\\n";
-"""
 
 
 def test_perl(gateway: Gateway, image: Image, root: Path) -> None:

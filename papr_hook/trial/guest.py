@@ -191,7 +191,10 @@ while true; do
         printed=$state
         inventory
     fi
-    if read -r -t 1 typed; then
+    # The shell forgets what it has of a line when the time is over: so only its first character may be late.
+    if read -r -t 1 -n 1 first; then
+        read -r typed
+        typed=$first$typed
         echo "papr-answer begin"
         (eval "$typed") </dev/null 2>&1
         echo "papr-answer end $?"

@@ -275,13 +275,13 @@ def test_revert_to_a_snapshot_of_an_old_layout(running: Host) -> None:
     running.virsh("snapshot-create-as", "old", "before")
     running.virsh("destroy", "old")
     refused_then_started(running, "old")
-    hooked.calls(running)
+    earlier = len(hooked.calls(running))
     running.virsh("snapshot-revert", "old", "before")
     assert guest.command(running, "old", "echo alive").strip() == "alive"
     running.virsh("destroy", "old")
     running.virsh("snapshot-revert", "old", "before")
     assert guest.command(running, "old", "echo alive").strip() == "alive"
-    assert [call.split()[1] for call in hooked.calls(running)].count("prepare") == 2
+    assert [call.split()[1] for call in hooked.calls(running)[earlier:]].count("prepare") == 2
 
 
 def test_restart_of_the_daemon(running: Host) -> None:

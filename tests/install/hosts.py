@@ -40,7 +40,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 CHECKOUT = "/srv/papr-hook"
 """Where a host has its copy of the project."""
 
-PARTS = ("install.sh", "hooks", "init.d", "man", "papr_hook", "systemd")
+PARTS = ("install.sh", "install.d", "hooks", "init.d", "man", "papr_hook", "systemd")
 
 
 class HostError(Exception):

@@ -1,0 +1,161 @@
+# shellcheck shell=bash
+# libvirt's daemons: which run, how they come to run what the files in place say. Part of install.sh.
+
+declare -A active=() # the units of each daemon that are active
+settled=             # what runs is no longer what ran before
+
+# find_active: which units of libvirt's daemons there are to start again.
+find_active() {
+    local daemon
+    [ -z "$root" ] && systemd_runs || return 0
+    for daemon in "${DAEMONS[@]}"; do
+        active[$daemon]=$(systemctl list-units --state=active --plain --no-legend --full \
+            "$daemon.service" "$daemon.socket" "$daemon-*.socket" | cut -d ' ' -f 1 | xargs)
+    done
+}
+
+# settle: have run what the files in place say: daemons with a gateway in front of them, or without. A daemon whose
+# socket moves is restarted, once.
+settle() {
+    [ -z "$root" ] || return 0
+    [ -n "$settled$gateway$(our_units)" ] || [[ " ${targets[*]}" == *@(" $UNITS/"|" $SCRIPT")* ]] || return 0
+    settled=yes
+    if systemd_runs; then
+        settle_systemd
+    else
+        settle_script
+    fi
+    [ -n "$(our_units)" ] || remove_upstream
+}
+
+settle_systemd() {
+    local daemon
+    attempt systemctl daemon-reload
+    systemctl reset-failed papr-hook-gateway.service 2>/dev/null || true
+    [ -e "$UNITS/papr-hook-gateway.service" ] || systemctl stop papr-hook-gateway.service 2>/dev/null || true
+    for daemon in "${DAEMONS[@]}"; do
+        if [ ! -e "$UNITS/papr-hook-$daemon.socket" ]; then
+            systemctl stop "papr-hook-$daemon.socket" 2>/dev/null || true
+        fi
+        if [[ " ${active[$daemon]-} " == *" $daemon."@(socket|service)" "* ]]; then
+            settle_daemon "$daemon"
+        fi
+    done
+}
+
+# settle_script: without systemd, it is scripts that start and stop the two.
+settle_script() {
+    local place gateway=$SCRIPT
+    if [ -e "$SCRIPT" ]; then
+        place=$(upstream_of libvirtd)
+        at_boot defaults
+    else
+        place=$(socket_of libvirtd)
+        gateway=$(old "$SCRIPT")
+        at_boot remove
+    fi
+    running libvirtd >/dev/null || return 0
+    if listens_at "$place"; then
+        attempt "$SCRIPT" restart
+    else
+        attempt "$gateway" stop
+        attempt /etc/init.d/libvirtd stop
+        [ ! -e "$SCRIPT" ] || attempt "$SCRIPT" start
+        attempt /etc/init.d/libvirtd start
+        said+=("libvirtd|was restarted; the guests ran on")
+    fi
+    attempt answers libvirtd
+}
+
+at_boot() {
+    ! command -v update-rc.d >/dev/null || attempt update-rc.d papr-hook-gateway "$1"
+}
+
+# settle_daemon DAEMON: where its socket is in its place already, it goes on, and so do its clients.
+settle_daemon() {
+    local units=() place
+    read -ra units <<<"${active[$1]}"
+    place=$(socket_of "$1")
+    ! is_gated "$1" || place=$(upstream_of "$1")
+    if listens_at "$place" && ! has_changed "$UNITS/papr-hook-$1.socket" &&
+        ! has_changed "$UNITS/$1.service.d/papr-hook.conf"; then
+        ! is_gated "$1" || attempt systemctl try-restart papr-hook-gateway.service
+    else
+        attempt restart "$1" "${units[@]}"
+        said+=("$1|was restarted; the guests ran on")
+    fi
+    attempt answers "$1"
+}
+
+# restart DAEMON UNIT...: in two steps, since a socket does not start while its service runs. Who installs and
+# uninstalls often is not to meet a limit on starts.
+restart() {
+    local daemon=$1
+    shift
+    { systemctl stop "$@" && systemctl reset-failed "$@" && systemctl start "$@"; } 2>/dev/null || {
+        echo "$daemon does not come back (see journalctl -u $daemon)"
+        return 1
+    }
+}
+
+# has_changed TARGET: whether this run put something else in its place.
+has_changed() {
+    { exists "$1" || exists "$(old "$1")"; } && ! cmp -s "$1" "$(old "$1")"
+}
+
+# listens_at PATH: whether a socket there takes clients (proc(5): the flag is that of listen(2)).
+listens_at() {
+    grep -qE "^[^ ]+ [^ ]+ [^ ]+ 00010000 .* $1\$" /proc/net/unix
+}
+
+# answers DAEMON: whether it answers a client's first call, where clients come; as far as a Python can tell.
+# shellcheck disable=SC2016 # Python's
+answers() {
+    local socket
+    "$PYTHON" -I -c '' 2>/dev/null || return 0
+    socket=$(socket_of "$1")
+    timeout 60 "$PYTHON" -I -c '
+import socket, struct, sys, time
+for _ in range(100):
+    one = socket.socket(socket.AF_UNIX)
+    if not one.connect_ex(sys.argv[1]):
+        break
+    time.sleep(0.1)
+one.sendall(struct.pack(">7I", 28, 0x20008086, 1, 66, 0, 0, 0))  # REMOTE_PROC_AUTH_LIST
+sys.exit(len(one.recv(28)) < 28)
+' "$socket" 2>/dev/null || {
+        echo "$1 does not answer at $socket (see journalctl -t papr-hook -u $1)"
+        return 1
+    }
+}
+
+# tell_daemons: libvirt looks for hooks when it starts, and when it is told to. One that sleeps will start.
+tell_daemons() {
+    local daemon pid
+    [ -z "$root" ] || return 0
+    for daemon in "${DAEMONS[@]}"; do
+        [[ " ${said[*]}" != *" $daemon|was restarted"* ]] || continue
+        pid=$(running "$daemon") || continue
+        if systemctl reload "$daemon.service" 2>/dev/null || kill -HUP "$pid" 2>/dev/null; then
+            said+=("$daemon|was told to look for its hooks again")
+        else
+            said+=("$daemon|runs, and has yet to be told: systemctl reload $daemon")
+        fi
+    done
+}
+
+# running DAEMON: print the process id, unless it runs in a container.
+running() {
+    local exe
+    for exe in /proc/[0-9]*/exe; do
+        case $(readlink "$exe" 2>/dev/null) in
+        */"$1" | */"$1 (deleted)")
+            [ "$(readlink "${exe%exe}ns/pid")" = "$(readlink /proc/self/ns/pid)" ] || continue
+            exe=${exe#/proc/}
+            echo "${exe%/exe}"
+            return 0
+            ;;
+        esac
+    done
+    return 1
+}

@@ -31,8 +31,8 @@ settle() {
 settle_systemd() {
     local daemon
     attempt systemctl daemon-reload
-    systemctl reset-failed papr-hook-gateway.service 2>/dev/null || true
-    [ -e "$UNITS/papr-hook-gateway.service" ] || systemctl stop papr-hook-gateway.service 2>/dev/null || true
+    systemctl reset-failed 'papr-hook-*' 2>/dev/null || true
+    [ -e "$UNITS/papr-hook-gateway@.service" ] || systemctl stop 'papr-hook-gateway@*' 2>/dev/null || true
     for daemon in "${DAEMONS[@]}"; do
         if [ ! -e "$UNITS/papr-hook-$daemon.socket" ]; then
             systemctl stop "papr-hook-$daemon.socket" 2>/dev/null || true
@@ -79,7 +79,7 @@ settle_daemon() {
     ! is_gated "$1" || place=$(upstream_of "$1")
     if listens_at "$place" && ! has_changed "$UNITS/papr-hook-$1.socket" &&
         ! has_changed "$UNITS/$1.service.d/papr-hook.conf"; then
-        ! is_gated "$1" || attempt systemctl try-restart papr-hook-gateway.service
+        ! is_gated "$1" || attempt systemctl restart "papr-hook-gateway@$1.service"
     else
         attempt restart "$1" "${units[@]}"
         said+=("$1|was restarted; the guests ran on")
@@ -92,7 +92,9 @@ settle_daemon() {
 restart() {
     local daemon=$1
     shift
-    { systemctl stop "$@" && systemctl reset-failed "$@" && systemctl start "$@"; } 2>/dev/null || {
+    systemctl stop "$@" 2>/dev/null
+    systemctl reset-failed "$@" 2>/dev/null || true # systemd has forgotten a unit that nothing else needs
+    systemctl start "$@" 2>/dev/null || {
         echo "$daemon does not come back (see journalctl -u $daemon)"
         return 1
     }

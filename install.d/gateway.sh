@@ -99,7 +99,7 @@ stage_gateway() {
         done
         if [ -n "$alone" ]; then
             stage "$UNITS/$alone.service.d/papr-hook.conf" 644 daemon_text "$alone"
-            stage "$UNITS/papr-hook-gateway.service.d/papr-hook.conf" 644 listen_text "$alone"
+            stage "$UNITS/papr-hook-gateway@$alone.service.d/papr-hook.conf" 644 listen_text "$alone"
         fi
     fi
     [ -z "$alone" ] || stage_conf_of "$alone" "$(dirname "$(upstream_of "$alone")")"
@@ -129,7 +129,7 @@ daemon_text() {
 # papr-hook's gateway listens where this daemon's socket was, and unix_sock_dir has moved all of them: the others are
 # to be found where they were. See papr-hook(8).
 [Unit]
-Wants=papr-hook-gateway.service
+Wants=papr-hook-gateway@$1.service
 
 [Service]
 # Who comes after it finds its clients' socket there.
@@ -149,7 +149,7 @@ listen_text() {
 # $1 makes its sockets by itself, and so does the gateway. See papr-hook(8).
 [Unit]
 PartOf=$1.service
-OnFailure=papr-hook-bypass@${socket##*/}.service
+OnFailure=papr-hook-bypass@$1.service
 
 [Service]
 # Newer versions of systemd would call each restart a failure.
@@ -210,7 +210,7 @@ say_gateway() {
     if [ -z "$root" ] && ! systemd_runs; then
         line "$SCRIPT" "starts the gateway"
     else
-        line "$UNITS" "papr-hook-gateway.service and its sockets"
+        line "$UNITS" "papr-hook-gateway@.service and its sockets"
     fi
     [ -z "$alone" ] || line "/etc/libvirt/$alone.conf" "unix_sock_dir, for $alone's own sockets"
     for daemon in "${DAEMONS[@]}"; do

@@ -93,7 +93,7 @@ bring_packages() {
 
 brought() {
     said+=("$*|brought with ${manager[0]}")
-    stayed=", but packages were brought, which stay: $*"
+    stayed="${stayed:-, but packages were brought, which stay:} $*"
 }
 
 # bring PACKAGE...: install packages. The download can be interrupted, what follows not.

@@ -64,7 +64,7 @@ commit() {
 
 # remove_empty: directories that papr-hook alone had something in.
 remove_empty() {
-    rmdir "$root$UNITS"/{{virtqemud,libvirtd}.{socket,service},papr-hook-gateway.service}.d "$root${HOOK_IN_DIR%/*}" 2>/dev/null || true
+    rmdir "$root$UNITS"/{,papr-hook-gateway@}{virtqemud,libvirtd}.@(socket|service).d "$root${HOOK_IN_DIR%/*}" 2>/dev/null || true
 }
 
 # roll_back: whatever was done, undo it; whatever was staged, remove it. What runs when the script ends.

@@ -40,9 +40,9 @@ def image() -> Iterator[guest.Image]:
 
 
 @contextmanager
-def started(roots: dict[str, Path], release: str) -> Iterator[SystemdHost]:
-    """Boot a host with a copy of the project."""
-    with SystemdHost(roots[release], release) as host:
+def started(roots: dict[str, Path], release: str, name: str | None = None) -> Iterator[SystemdHost]:
+    """Boot a host with a copy of the project; its name is that of its release, where that is not taken."""
+    with SystemdHost(roots[release], name or release) as host:
         host.copy_project()
         yield host
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -61,7 +61,7 @@ def make_root(release: str, directory: Path) -> Path:
         done = subprocess.run([*argv, release, str(fresh), guest.mirror()], capture_output=True, text=True)
         if done.returncode != 0:
             raise HostError(f"{release}: mmdebstrap: status {done.returncode}\n{done.stderr}")
-        # It would suspend the guests when the host stops, which no test looks at.
+        # It would suspend the guests when the host stops: a test that looks at that takes the link away.
         (fresh / "etc/systemd/system/libvirt-guests.service").symlink_to("/dev/null")
         fresh.rename(root)
     return root
@@ -130,6 +130,21 @@ class SystemdHost:
         pack = ["tar", "-C", str(PROJECT), "--exclude=__pycache__", "-c", *PARTS]
         packed = subprocess.run(pack, check=True, capture_output=True).stdout
         self.run("sh", "-c", 'rm -rf "$1" && mkdir "$1" && tar -C "$1" -x', "sh", to, input=packed)
+
+    @contextlib.contextmanager
+    def shut_down(self, directory: str) -> Iterator[Path]:
+        """Shut the host down as its administrator does; where a directory of it can be seen until all is over.
+
+        An open directory keeps its file system.
+        """
+        assert self._nspawn is not None
+        number = os.open(self.outside(directory), os.O_DIRECTORY)
+        try:
+            self.run("systemctl", "poweroff", check=False)
+            self._nspawn.wait(2 * STOP_SECONDS)
+            yield Path(f"/proc/self/fd/{number}")
+        finally:
+            os.close(number)
 
     def stop(self) -> None:
         """End the host, with all its processes and mounts; doing it twice is harmless."""

@@ -16,7 +16,7 @@ from tests.clients import CONSOLE, EVENTS, PERL
 
 from .hosts import SystemdHost
 from .test_gateway import pci_roots
-from .test_install import CLIENTS, CONF, CROWDED, INSTALL, UPSTREAM, directly, wait
+from .test_install import CLIENTS, CONF, CROWDED, GATEWAY, INSTALL, UPSTREAM, directly, wait
 
 pytestmark = pytest.mark.real
 
@@ -56,7 +56,7 @@ def tidy(gated: SystemdHost) -> Iterator[None]:
 def gateway_pid(host: SystemdHost) -> str:
     """The process that accepts clients; a client has it started."""
     host.virsh("uri")
-    return host.sh("systemctl show -p MainPID --value papr-hook-gateway").stdout.strip()
+    return host.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
 
 
 def descriptors(host: SystemdHost) -> int:
@@ -68,7 +68,7 @@ def descriptors(host: SystemdHost) -> int:
 
 def children(host: SystemdHost) -> int:
     """How many processes serve clients."""
-    pid = host.sh("systemctl show -p MainPID --value papr-hook-gateway").stdout.strip()
+    pid = host.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
     return len(host.sh(f"cat /proc/{pid}/task/{pid}/children").stdout.split())
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from .hosts import SystemdHost
+from .conftest import started
+from .hosts import RELEASES, SystemdHost
 from .test_install import (
     CLIENTS,
     CONF,
     CROWDED,
+    GATEWAY,
     INSTALL,
     UNITS,
     UPSTREAM,
@@ -26,6 +30,8 @@ from .test_install import (
 )
 
 pytestmark = pytest.mark.real
+
+DAEMONS = ("libvirtd", "virtqemud")
 
 
 @pytest.fixture
@@ -105,12 +111,12 @@ def test_clients_that_are_there_stay(gated: SystemdHost) -> None:
     assert gated.sh("pidof libvirtd").stdout == pid
 
 
-@pytest.mark.parametrize("unit", ["libvirtd.socket", "papr-hook-gateway.service"])
+@pytest.mark.parametrize("unit", ["libvirtd.socket", f"{GATEWAY}.service"])
 def test_restarts(gated: SystemdHost, unit: str) -> None:
     """Whoever restarts either of the two finds libvirt answering, through the gateway."""
     gated.sh(f"systemctl stop libvirtd.service; systemctl restart {unit}")
     assert answers(gated)
-    assert gated.sh("systemctl is-active papr-hook-gateway.service").stdout == "active\n"
+    assert gated.run("systemctl", "is-active", GATEWAY).stdout == "active\n"
 
 
 def test_libvirt_stops_and_starts(gated: SystemdHost) -> None:
@@ -125,19 +131,19 @@ def test_libvirt_stops_and_starts(gated: SystemdHost) -> None:
 
 def test_killed(gated: SystemdHost) -> None:
     """kill -9 of the gateway: those who are served stay served, and the next client is."""
-    script = "(echo hostname; sleep 1; systemctl kill -s KILL papr-hook-gateway; sleep 1; echo uri) | virsh -q"
+    script = f"(echo hostname; sleep 1; systemctl kill -s KILL {GATEWAY}; sleep 1; echo uri) | virsh -q"
     assert "qemu:///system" in gated.sh(script).stdout
     assert answers(gated)
 
 
 def test_gateway_that_does_not_start(gated: SystemdHost) -> None:
     """libvirt's clients go past it, the journal says so; once it is mended it is in front again."""
-    gated.sh("mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop papr-hook-gateway")
+    gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
     wait(lambda: answers(gated))
     gated.virsh("define", "/dev/stdin", input=CROWDED)
     assert pci_roots(gated) == 1
     assert in_journal(gated, "the gateway does not start, so clients go past it")
-    gated.sh("mv /usr/bin/aside /usr/bin/papr-hook; systemctl restart 'papr-hook-*.socket'")
+    gated.sh(f"mv /usr/bin/aside /usr/bin/papr-hook; systemctl restart {GATEWAY}")
     gated.virsh("undefine", "crowd")
     gated.virsh("define", "/dev/stdin", input=CROWDED)
     assert pci_roots(gated) == 6
@@ -146,7 +152,7 @@ def test_gateway_that_does_not_start(gated: SystemdHost) -> None:
 def test_broken_configuration(gated: SystemdHost) -> None:
     """Definitions go on as they are, and the journal says which line is wrong."""
     gated.write(CONF, "[papr-hook]\nspares = many\n")
-    gated.sh("systemctl restart papr-hook-gateway")
+    gated.run("systemctl", "restart", GATEWAY)
     gated.virsh("define", "/dev/stdin", input=CROWDED)
     assert pci_roots(gated) == 1
     assert in_journal(gated, rf"goes on as it is: {CONF}: line 2: spares = 'many' is not a number")
@@ -177,7 +183,7 @@ def test_libvirtd_that_makes_its_own_sockets(host: SystemdHost) -> None:
         host.run("virsh", "-r", "-c", "qemu:///system", "uri")
         host.run("virt-admin", "uri")
         install(host)
-        host.sh("systemctl restart libvirtd; systemctl kill -s KILL papr-hook-gateway")
+        host.sh(f"systemctl restart libvirtd; systemctl kill -s KILL {GATEWAY}")
         wait(lambda: answers(host))
         host.sh("systemctl stop libvirtd")
         install(host)
@@ -218,18 +224,37 @@ def test_libvirt_that_does_not_come_back(host: SystemdHost) -> None:
 
 def test_units_are_well_formed(gated: SystemdHost) -> None:
     """systemd finds nothing wrong with them, on monolithic and modular hosts; and the gateway has few rights."""
-    units = gated.sh(f"cd {UNITS}; ls papr-hook-*.socket papr-hook-gateway.service").stdout.split()
-    said = gated.run("systemd-analyze", "--man=no", "verify", *units, "papr-hook-bypass@libvirt-sock.service")
+    units = gated.sh(f"cd {UNITS}; ls papr-hook-*.socket").stdout.split()
+    units += [f"papr-hook-{kind}@{daemon}.service" for kind in ("gateway", "bypass") for daemon in DAEMONS]
+    said = gated.run("systemd-analyze", "--man=no", "verify", *units)
     assert said.stderr == ""
-    gated.run("systemd-analyze", "security", "--threshold=25", "papr-hook-gateway.service")
+    gated.run("systemd-analyze", "security", "--threshold=25", f"{GATEWAY}.service")
 
 
 def test_gateway_has_no_more_rights_than_it_needs(gated: SystemdHost) -> None:
     """Its process has the capabilities to become somebody else, and root's on files, and no others."""
     assert answers(gated)
-    pid = gated.sh("systemctl show -p MainPID --value papr-hook-gateway").stdout.strip()
+    pid = gated.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
     status = gated.run("cat", f"/proc/{pid}/status").stdout
     needed = 1 << 1 | 1 << 6 | 1 << 7  # CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID
     assert re.findall(r"CapBnd:\s+(\S+)", status) == [f"{needed:016x}"]
     assert directly(gated, "uri").returncode == 0
     assert CLIENTS in gated.run("cat", "/proc/net/unix").stdout
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_host_that_shuts_down(roots: dict[str, Path], release: str) -> None:
+    """libvirt-guests, which saves the guests then, finds libvirt through the gateway as long as libvirtd is there.
+
+    Its unit comes before libvirtd's own socket only: that it also comes before libvirtd is an administrator's.
+    """
+    with started(roots, release, f"{release}-down") as host:
+        install(host)
+        host.write("/etc/default/libvirt-guests", "ON_SHUTDOWN=suspend\n")
+        host.write("/etc/systemd/system/libvirt-guests.service.d/own.conf", "[Unit]\nAfter=libvirtd.service\n")
+        host.run("rm", "/etc/systemd/system/libvirt-guests.service")
+        host.sh("systemctl daemon-reload; systemctl start libvirt-guests")
+        host.virsh("define", "/dev/stdin", input=CROWDED)
+        host.virsh("start", "crowd")
+        with host.shut_down("/var/lib/libvirt/qemu/save") as saved:
+            assert os.listdir(saved) == ["crowd.save"]

@@ -27,6 +27,7 @@ SHARE = "/usr/share/papr-hook"
 CLIENTS = "/run/libvirt/libvirt-sock"
 UPSTREAM = "/run/libvirt/upstream/libvirt-sock"
 UNITS = "/usr/lib/systemd/system"
+GATEWAY = "papr-hook-gateway@libvirtd"
 
 CROWDED = """\
 <domain type='qemu'>

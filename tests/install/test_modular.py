@@ -1,0 +1,127 @@
+"""The gateway in front of virtqemud, on hosts with systemd.
+
+No Debian release has modular daemons. A copy of libvirtd serves virtqemud's socket, under units that depend on each
+other as those of libvirt 11 do (src/qemu/virtqemud.service.extra.in, src/remote/libvirtd.socket.in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .hosts import SystemdHost
+from .test_gateway import pci_roots
+from .test_install import CROWDED, INSTALL, ours, snapshot, wait
+
+pytestmark = pytest.mark.real
+
+SOCKET = "/run/libvirt/virtqemud-sock"
+UPSTREAM = "/run/libvirt/upstream/virtqemud-sock"
+GATEWAY = "papr-hook-gateway@virtqemud"
+
+UNITS = {
+    "virtqemud.socket": f"""\
+[Unit]
+Conflicts=libvirtd.socket
+After=libvirtd.socket
+[Socket]
+ListenStream={SOCKET}
+SocketMode=0666
+RemoveOnStop=yes
+FileDescriptorName=libvirtd.socket
+""",
+    "virtqemud.service": """\
+[Unit]
+BindsTo=virtqemud.socket
+After=virtqemud.socket libvirtd.service
+Conflicts=libvirtd.service
+[Service]
+Type=notify
+ExecStart=/usr/sbin/virtqemud
+KillMode=process
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def modular(host: SystemdHost) -> SystemdHost:
+    """A host whose clients come to virtqemud."""
+    for name, text in UNITS.items():
+        host.write(f"/etc/systemd/system/{name}", text)
+    host.sh("cp /usr/sbin/libvirtd /usr/sbin/virtqemud; systemctl daemon-reload; systemctl start virtqemud.service")
+    return host
+
+
+@pytest.fixture
+def gated(modular: SystemdHost) -> Iterator[SystemdHost]:
+    """It with a gateway, which it is rid of afterwards."""
+    modular.run(INSTALL)
+    yield modular
+    modular.sh(f"virsh -q undefine crowd; {INSTALL} --uninstall", check=False)
+
+
+def answers(host: SystemdHost) -> bool:
+    """Whether libvirt answers clients of virtqemud's socket."""
+    return host.run("virsh", "-c", f"qemu:///system?socket={SOCKET}", "uri", check=False).returncode == 0
+
+
+def lays_out(host: SystemdHost) -> bool:
+    """Whether a definition is laid out on its way to virtqemud."""
+    host.run("virsh", "-c", f"qemu:///system?socket={SOCKET}", "define", "/dev/stdin", input=CROWDED)
+    found = host.run("virsh", "-c", f"qemu:///system?socket={UPSTREAM}", "dumpxml", "crowd").stdout.count("pci-root'")
+    host.run("virsh", "-c", f"qemu:///system?socket={UPSTREAM}", "undefine", "crowd")
+    return found == 6
+
+
+def test_in_front_of_virtqemud(modular: SystemdHost) -> None:
+    """install.sh sets it up there, and takes it away again; libvirtd's socket is not touched."""
+    before = snapshot(modular)
+    said = modular.run(INSTALL).stdout
+    assert f"  {SOCKET}    the gateway's; virtqemud's own is in upstream/ there" in said
+    assert "libvirt-sock" not in said
+    assert lays_out(modular)
+    modular.run(INSTALL, "--uninstall")
+    assert ours(snapshot(modular)) == ours(before)
+    assert answers(modular)
+    assert modular.sh("ls -d /run/libvirt/libvirt-sock /run/libvirt/upstream", check=False).stdout == ""
+
+
+@pytest.mark.parametrize("unit", ["virtqemud.socket", "virtqemud.service", f"{GATEWAY}.service"])
+def test_restarts(gated: SystemdHost, unit: str) -> None:
+    """Whoever restarts any of them finds libvirt answering, through the gateway."""
+    gated.run("systemctl", "restart", unit)
+    assert lays_out(gated)
+    assert gated.run("systemctl", "is-active", GATEWAY).stdout == "active\n"
+
+
+@pytest.mark.parametrize("mend", [f"systemctl restart {GATEWAY}", INSTALL], ids=["restart", "install.sh"])
+def test_gateway_that_does_not_start(gated: SystemdHost, mend: str) -> None:
+    """Clients go past it; what the journal advises, or a new installation, has it in front again."""
+    gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
+    wait(lambda: answers(gated))
+    assert gated.sh(f"readlink {SOCKET}").stdout == "upstream/virtqemud-sock\n"
+    gated.sh(f"mv /usr/bin/aside /usr/bin/papr-hook; {mend}")
+    assert lays_out(gated)
+    assert gated.sh("ls /run/libvirt/libvirt-sock", check=False).returncode != 0
+
+
+def test_nothing_failed_is_left(gated: SystemdHost) -> None:
+    """A gateway that failed is forgotten when it is uninstalled."""
+    gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
+    wait(lambda: answers(gated))
+    gated.run(INSTALL, "--uninstall")
+    assert gated.sh("systemctl list-units --all --no-legend --plain 'papr-hook-*'; rm /usr/bin/aside").stdout == ""
+    assert answers(gated)
+
+
+def test_back_to_libvirtd(gated: SystemdHost) -> None:
+    """Where an administrator goes back to libvirtd, its gateway is there."""
+    gated.sh("systemctl start libvirtd.socket")
+    try:
+        gated.virsh("define", "/dev/stdin", input=CROWDED)
+        assert pci_roots(gated) == 6
+        gated.virsh("undefine", "crowd")
+    finally:
+        gated.sh("systemctl start virtqemud.socket")
+    assert lays_out(gated)

@@ -1,13 +1,17 @@
 # shellcheck shell=bash
 # libvirt's daemons: which run, how they come to run what the files in place say. Part of install.sh.
 
-declare -A active=() # the units of each daemon that are active
+declare -A active=() # what runs of each daemon: its units, with systemd
 settled=             # what runs is no longer what ran before
 
-# find_active: which units of libvirt's daemons there are to start again.
+# find_active: which units of libvirt's daemons there are to start again; or which daemon, without systemd.
 find_active() {
     local daemon
-    [ -z "$root" ] && systemd_runs || return 0
+    [ -z "$root" ] || return 0
+    if ! systemd_runs; then
+        ! running libvirtd >/dev/null || active[libvirtd]=libvirtd
+        return
+    fi
     for daemon in "${DAEMONS[@]}"; do
         active[$daemon]=$(systemctl list-units --state=active --plain --no-legend --full \
             "$daemon.service" "$daemon.socket" "$daemon-*.socket" | cut -d ' ' -f 1 | xargs)
@@ -18,7 +22,7 @@ find_active() {
 # socket moves is restarted, once.
 settle() {
     [ -z "$root" ] || return 0
-    [ -n "$settled$gateway$(our_units)" ] || [[ " ${targets[*]}" == *@(" $UNITS/"|" $SCRIPT")* ]] || return 0
+    [ -n "$settled$gateway$(our_units)" ] || [[ " ${targets[*]}" == *@(" $UNITS/"|" /etc/init.d/")* ]] || return 0
     settled=yes
     if systemd_runs; then
         settle_systemd
@@ -43,32 +47,37 @@ settle_systemd() {
     done
 }
 
-# settle_script: without systemd, it is scripts that start and stop the two.
+# settle_script: without systemd, it is scripts that start and stop the two. Those that are taken away are at hand here.
+# A gateway that is started before its daemon waits for it.
 settle_script() {
-    local place gateway=$SCRIPT
-    if [ -e "$SCRIPT" ]; then
-        place=$(upstream_of libvirtd)
-        at_boot defaults
+    local script scripts=/etc/init.d gated=
+    [ ! -e "$scripts/papr-hook-gateway" ] || gated=yes
+    at_boot "$([ -n "$gated" ] && echo defaults || echo remove)"
+    if [ -n "$gated" ] && listens_at "$(upstream_of libvirtd)"; then
+        attempt run_script "$scripts/papr-hook-gateway" restart
     else
-        place=$(socket_of libvirtd)
-        gateway=$(old "$SCRIPT")
-        at_boot remove
+        attempt run_script "$here/init.d/papr-hook-gateway" stop
+        [ -z "${active[libvirtd]-}" ] || attempt run_script "$scripts/libvirtd" stop
+        for script in ${gated:+papr-hook-upstream} ${active[libvirtd]-} ${gated:+papr-hook-gateway}; do
+            attempt run_script "$scripts/$script" start
+        done
+        [ -z "${active[libvirtd]-}" ] || said+=("libvirtd|was restarted; the guests ran on")
     fi
-    running libvirtd >/dev/null || return 0
-    if listens_at "$place"; then
-        attempt "$SCRIPT" restart
-    else
-        attempt "$gateway" stop
-        attempt /etc/init.d/libvirtd stop
-        [ ! -e "$SCRIPT" ] || attempt "$SCRIPT" start
-        attempt /etc/init.d/libvirtd start
-        said+=("libvirtd|was restarted; the guests ran on")
-    fi
-    attempt answers libvirtd
+    [ -z "${active[libvirtd]-}" ] || attempt answers libvirtd
+}
+
+# run_script SCRIPT ACTION: away from the terminal, whose interrupts are ignored here: what a script starts is not to
+# ignore them for ever.
+run_script() {
+    setsid -w env --default-signal=HUP,INT,TERM "$@"
 }
 
 at_boot() {
-    ! command -v update-rc.d >/dev/null || attempt update-rc.d papr-hook-gateway "$1"
+    local script
+    command -v update-rc.d >/dev/null || return 0
+    for script in "${SCRIPTS[@]}"; do
+        attempt update-rc.d "$script" "$1"
+    done
 }
 
 # settle_daemon DAEMON: where its socket is in its place already, it goes on, and so do its clients.
@@ -105,15 +114,16 @@ has_changed() {
     { exists "$1" || exists "$(old "$1")"; } && ! cmp -s "$1" "$(old "$1")"
 }
 
-# listens_at PATH: whether a socket there takes clients (proc(5): the flag is that of listen(2)).
+# listens_at PATH: whether a socket there takes clients (proc(5): the flag is that of listen(2)). A container may have
+# one of that path, and the host's network.
 listens_at() {
-    grep -qE "^[^ ]+ [^ ]+ [^ ]+ 00010000 .* $1\$" /proc/net/unix
+    [ -S "$1" ] && grep -qE "^[^ ]+ [^ ]+ [^ ]+ 00010000 .* $1\$" /proc/net/unix
 }
 
 # answers DAEMON: whether it answers a client's first call, where clients come; as far as a Python can tell.
 # shellcheck disable=SC2016 # Python's
 answers() {
-    local socket
+    local socket log
     "$PYTHON" -I -c '' 2>/dev/null || return 0
     socket=$(socket_of "$1")
     timeout 60 "$PYTHON" -I -c '
@@ -126,7 +136,8 @@ for _ in range(100):
 one.sendall(struct.pack(">7I", 28, 0x20008086, 1, 66, 0, 0, 0))  # REMOTE_PROC_AUTH_LIST
 sys.exit(len(one.recv(28)) < 28)
 ' "$socket" 2>/dev/null || {
-        echo "$1 does not answer at $socket (see journalctl -t papr-hook -u $1)"
+        systemd_runs && log="journalctl -t papr-hook -u $1" || log=/var/log/syslog
+        echo "$1 does not answer at $socket (see $log)"
         return 1
     }
 }

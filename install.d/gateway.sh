@@ -2,7 +2,7 @@
 # Where the gateway comes in front of libvirt's sockets, and what it needs there. Part of install.sh.
 
 UNITS=/usr/lib/systemd/system
-SCRIPT=/etc/init.d/papr-hook-gateway
+SCRIPTS=(papr-hook-upstream papr-hook-gateway) # in /etc/init.d, in the order of their start
 MARK='# papr-hook: its gateway is in front'
 DAEMONS=(virtqemud libvirtd) # those that serve QEMU guests: the modular one and the monolithic one
 
@@ -87,9 +87,11 @@ admin_socket_of() {
 }
 
 stage_gateway() {
-    local unit
+    local unit script
     if [ -z "$root" ] && ! systemd_runs; then
-        stage "$SCRIPT" 755 cat "$here/init.d/papr-hook-gateway"
+        for script in "${SCRIPTS[@]}"; do
+            stage "/etc/init.d/$script" 755 cat "$here/init.d/$script"
+        done
     else
         for unit in "$here"/systemd/* "$here"/systemd/*.d/*; do
             case $unit in
@@ -186,7 +188,8 @@ stage_old_conf() {
 # our_units: print what of the gateway is there.
 our_units() {
     local unit
-    for unit in "$root$UNITS"/papr-hook-*.@(service|socket) "$root$UNITS"/*.d/papr-hook.conf "$root$SCRIPT"; do
+    for unit in "$root$UNITS"/papr-hook-*.@(service|socket) "$root$UNITS"/*.d/papr-hook.conf \
+        "${SCRIPTS[@]/#/$root/etc/init.d/}"; do
         ! exists "$unit" || echo "${unit#"$root"}"
     done
 }
@@ -208,7 +211,7 @@ say_gateway() {
         return
     fi
     if [ -z "$root" ] && ! systemd_runs; then
-        line "$SCRIPT" "starts the gateway"
+        line "/etc/init.d" "${SCRIPTS[*]}, which start the gateway"
     else
         line "$UNITS" "papr-hook-gateway@.service and its sockets"
     fi
@@ -216,8 +219,12 @@ say_gateway() {
     for daemon in "${DAEMONS[@]}"; do
         if [ -n "$root" ] || [ "$daemon" = "$alone" ] || [ -n "${active[$daemon]-}" ]; then
             line "$(socket_of "$daemon")" "the gateway's; $daemon's own is in upstream/ there"
-            [ -z "$dry_run" ] || listens_at "$(upstream_of "$daemon")" ||
-                line "$daemon" "would be restarted; guests run on"
+            [ -z "$dry_run" ] || ! would_restart "$daemon" || line "$daemon" "would be restarted; guests run on"
         fi
     done
+}
+
+# would_restart DAEMON: whether it runs, and its socket has yet to move.
+would_restart() {
+    [ -n "${active[$1]-}" ] && ! listens_at "$(upstream_of "$1")"
 }

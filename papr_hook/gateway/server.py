@@ -128,7 +128,8 @@ def serve(ways: Mapping[socket.socket, Path], run: Path, settings: Callable[[], 
     policy.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so the kernel reaps the children
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # whoever started it may have ignored them
     gc.freeze()
     poller = select.poll()
     by_number = {one.fileno(): one for one in ways}

@@ -16,7 +16,7 @@ import pytest
 
 from papr_hook.trial import guest
 
-from .hosts import RELEASES, SystemdHost, make_root
+from .hosts import RELEASES, BootedHost, make_root
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +40,15 @@ def image() -> Iterator[guest.Image]:
 
 
 @contextmanager
-def started(roots: dict[str, Path], release: str, name: str | None = None) -> Iterator[SystemdHost]:
+def started(roots: dict[str, Path], release: str, name: str | None = None) -> Iterator[BootedHost]:
     """Boot a host with a copy of the project; its name is that of its release, where that is not taken."""
-    with SystemdHost(roots[release], name or release) as host:
+    with BootedHost(roots[release], name or release) as host:
         host.copy_project()
         yield host
 
 
 @pytest.fixture(scope="module", params=RELEASES)
-def host(request: pytest.FixtureRequest, roots: dict[str, Path]) -> Iterator[SystemdHost]:
+def host(request: pytest.FixtureRequest, roots: dict[str, Path]) -> Iterator[BootedHost]:
     """Boot a host that the tests of a module share: each leaves it as it found it."""
     with started(roots, request.param) as one:
         yield one

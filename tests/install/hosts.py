@@ -1,4 +1,4 @@
-"""Hosts with systemd and libvirt, each a Debian release of its own in a container, as an administrator has them.
+"""Hosts with libvirt, each a Debian release of its own booted in a container, as an administrator has them.
 
 A root is made once, by mmdebstrap, and never changed: what a container writes is kept in memory. So nothing of the
 machine that runs the tests is in there, and nothing of a container is left behind.
@@ -22,15 +22,18 @@ RELEASES = ("bookworm", "trixie")
 """Debian 12 has libvirt 9.0, Debian 13 has libvirt 11.3."""
 
 PACKAGES = (
-    "systemd-sysv",
-    "dbus",
-    "libpam-systemd",
     "libvirt-daemon-system",
     "libvirt-daemon-driver-qemu",
     "libvirt-clients",
     "qemu-system-ppc",
 )
 """No Python, nothing that papr-hook needs: a fresh host has none of it."""
+
+INITS = {
+    "systemd": ("systemd-sysv", "dbus", "libpam-systemd"),
+    "sysvinit": ("sysvinit-core", "libvirt-daemon-system-sysv", "procps"),
+}
+"""What has a host boot, by the name of its first process."""
 
 BOOT_SECONDS = 60.0
 STOP_SECONDS = 60.0
@@ -47,28 +50,31 @@ class HostError(Exception):
     """A root could not be made, or a host not be booted."""
 
 
-def make_root(release: str, directory: Path) -> Path:
+def make_root(release: str, directory: Path, init: str = "systemd") -> Path:
     """The root of a release below a directory, which may have it already; takes half a minute and 450 MB."""
-    root = directory / f"root-{release}"
+    root = directory / f"root-{release}-{init}"
     if root.is_dir():
         return root
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="root-", dir=directory) as name:
         fresh = Path(name) / "root"
-        argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES + INITS[init])}"]
         argv += ["--aptopt=APT::Install-Recommends false", "--dpkgopt=force-unsafe-io"]
         # guest.build() finds the mirror of the machine's own apt the same way.
         done = subprocess.run([*argv, release, str(fresh), guest.mirror()], capture_output=True, text=True)
         if done.returncode != 0:
             raise HostError(f"{release}: mmdebstrap: status {done.returncode}\n{done.stderr}")
-        # It would suspend the guests when the host stops: a test that looks at that takes the link away.
-        (fresh / "etc/systemd/system/libvirt-guests.service").symlink_to("/dev/null")
+        if init == "systemd":
+            # It would suspend the guests when the host stops: a test that looks at that takes the link away.
+            (fresh / "etc/systemd/system/libvirt-guests.service").symlink_to("/dev/null")
         fresh.rename(root)
     return root
 
 
-class SystemdHost:
-    """A booted host; a context manager that ends it, and removes every trace of it."""
+class BootedHost:
+    """A host with systemd; a context manager that boots it, ends it, and removes every trace of it."""
+
+    INIT = "systemd"
 
     def __init__(self, root: Path, name: str) -> None:
         """root: as make_root() returns it; name: the host's."""
@@ -79,7 +85,7 @@ class SystemdHost:
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
-    def __enter__(self) -> SystemdHost:
+    def __enter__(self) -> BootedHost:
         try:
             self._boot()
         except BaseException:
@@ -183,7 +189,7 @@ class SystemdHost:
         children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
         for child in children.read_text().split() if children.exists() else ():
             with contextlib.suppress(OSError):
-                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                if Path(f"/proc/{child}/comm").read_text().strip() == self.INIT:
                     self._leader = int(child)
         return self._leader != 0
 
@@ -199,6 +205,24 @@ class SystemdHost:
                 self._output.seek(0)
                 raise HostError(f"{self.name}: {what}\n{self._output.read()[-3000:]}")
             time.sleep(POLL_SECONDS)
+
+
+class SysvHost(BootedHost):
+    """A host with sysvinit."""
+
+    INIT = "init"
+
+    def stop(self) -> None:
+        """End the host, which nspawn has no signal for."""
+        if self._nspawn is not None and self._leader:
+            self.run("init", "0", check=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._nspawn.wait(STOP_SECONDS)
+        super().stop()
+
+    def _booted(self) -> bool:
+        # What inittab has run when the scripts of the runlevel are through.
+        return self.run("pgrep", "-x", "getty", check=False).returncode == 0
 
 
 def _own_cgroup() -> Path:

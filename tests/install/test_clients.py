@@ -14,7 +14,7 @@ from papr_hook.trial import guest
 from papr_hook.trial.guest import Image
 from tests.clients import CONSOLE, EVENTS, PERL
 
-from .hosts import SystemdHost
+from .hosts import BootedHost
 from .test_gateway import pci_roots
 from .test_install import CLIENTS, CONF, CROWDED, GATEWAY, INSTALL, UPSTREAM, directly, wait
 
@@ -30,7 +30,7 @@ HOSTDEV = (
 
 
 @pytest.fixture(scope="module")
-def gated(host: SystemdHost) -> Iterator[SystemdHost]:
+def gated(host: BootedHost) -> Iterator[BootedHost]:
     """A host with a gateway, with clients, and with users who may use libvirt and who may not; what goes past the
     gateway meets no hook that would refuse it."""
     host.run(INSTALL)
@@ -42,7 +42,7 @@ def gated(host: SystemdHost) -> Iterator[SystemdHost]:
 
 
 @pytest.fixture(autouse=True)
-def tidy(gated: SystemdHost) -> Iterator[None]:
+def tidy(gated: BootedHost) -> Iterator[None]:
     """After a test no guest is left, no process that serves a client, and no descriptor more than before."""
     before = descriptors(gated)
     yield
@@ -53,26 +53,26 @@ def tidy(gated: SystemdHost) -> Iterator[None]:
     assert descriptors(gated) == before
 
 
-def gateway_pid(host: SystemdHost) -> str:
+def gateway_pid(host: BootedHost) -> str:
     """The process that accepts clients; a client has it started."""
     host.virsh("uri")
     return host.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
 
 
-def descriptors(host: SystemdHost) -> int:
+def descriptors(host: BootedHost) -> int:
     """How many descriptors it has."""
     pid = gateway_pid(host)
     wait(lambda: children(host) == 0)
     return len(host.sh(f"ls /proc/{pid}/fd").stdout.split())
 
 
-def children(host: SystemdHost) -> int:
+def children(host: BootedHost) -> int:
     """How many processes serve clients."""
     pid = host.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
     return len(host.sh(f"cat /proc/{pid}/task/{pid}/children").stdout.split())
 
 
-def both(host: SystemdHost, *argv: str, before: str = "true") -> subprocess.CompletedProcess[str]:
+def both(host: BootedHost, *argv: str, before: str = "true") -> subprocess.CompletedProcess[str]:
     """Run a command for which URI is a placeholder, past the gateway and through it; the same must come of it.
 
     before: a script that makes both begin alike. Returns what came of it through the gateway.
@@ -90,7 +90,7 @@ GONE = "virsh -q destroy crowd 2>/dev/null; virsh -q undefine crowd 2>/dev/null;
 
 
 @pytest.mark.parametrize("command", ["define", "define --validate", "create --paused"])
-def test_definitions(gated: SystemdHost, command: str) -> None:
+def test_definitions(gated: BootedHost, command: str) -> None:
     """virsh says the same of a definition; the guest has its layout."""
     gated.write("/srv/crowd.xml", CROWDED)
     said = both(gated, "virsh", "-q", "-c", "URI", *command.split(), "/srv/crowd.xml", before=GONE)
@@ -98,28 +98,28 @@ def test_definitions(gated: SystemdHost, command: str) -> None:
     assert pci_roots(gated) == 6
 
 
-def test_what_is_no_definition(gated: SystemdHost) -> None:
+def test_what_is_no_definition(gated: BootedHost) -> None:
     """libvirt says what it says of a definition that it does not take."""
     for name, xml in {"noise": "noise", "cut": CROWDED[:300], "model": CROWDED.replace("pci-root", "nonsense")}.items():
         gated.write(f"/srv/{name}.xml", xml)
         assert both(gated, "virsh", "-q", "-c", "URI", "define", f"/srv/{name}.xml").returncode == 1
 
 
-def test_host_device(gated: SystemdHost) -> None:
+def test_host_device(gated: BootedHost) -> None:
     """A host device in a definition has a vPHB of its own."""
     gated.write("/srv/crowd.xml", CROWDED.replace("<memballoon", f"{HOSTDEV}<memballoon"))
     assert both(gated, "virsh", "-q", "-c", "URI", "define", "/srv/crowd.xml", before=GONE).returncode == 0
     assert pci_roots(gated) == 7
 
 
-def test_create_with_files(gated: SystemdHost) -> None:
+def test_create_with_files(gated: BootedHost) -> None:
     """A call with descriptors comes through; the connection lives on."""
     gated.write("/srv/crowd.xml", CROWDED)
     script = "exec 3</etc/hostname; virsh -q -c 'URI' 'create --pass-fds 3,3 --paused /srv/crowd.xml; uri'"
     both(gated, "sh", "-c", script, before=GONE)
 
 
-def test_edit(gated: SystemdHost) -> None:
+def test_edit(gated: BootedHost) -> None:
     """What virsh edit's editor makes of an old definition is laid out."""
     gated.write("/srv/crowd.xml", CROWDED)
     directly(gated, "define", "/srv/crowd.xml")
@@ -128,7 +128,7 @@ def test_edit(gated: SystemdHost) -> None:
     assert pci_roots(gated) == 6
 
 
-def test_start_of_an_old_guest(gated: SystemdHost) -> None:
+def test_start_of_an_old_guest(gated: BootedHost) -> None:
     """It was defined past the gateway; through it, it starts with the layout, and keeps it."""
     gated.write("/srv/crowd.xml", CROWDED)
     directly(gated, "define", "/srv/crowd.xml")
@@ -136,7 +136,7 @@ def test_start_of_an_old_guest(gated: SystemdHost) -> None:
     assert pci_roots(gated) == pci_roots(gated, "--inactive") == 6
 
 
-def test_autodestroy(gated: SystemdHost) -> None:
+def test_autodestroy(gated: BootedHost) -> None:
     """A guest that is to end with its client does."""
     gated.write("/srv/crowd.xml", CROWDED)
     said = gated.virsh("create --paused --autodestroy /srv/crowd.xml; domstate crowd").stdout
@@ -144,7 +144,7 @@ def test_autodestroy(gated: SystemdHost) -> None:
     wait(lambda: gated.virsh("domstate", "crowd", check=False).returncode != 0)
 
 
-def test_attach_and_detach(gated: SystemdHost) -> None:
+def test_attach_and_detach(gated: BootedHost) -> None:
     """NICs and a disk get vPHBs of their own in both definitions, until there is none; without them, they are gone."""
     gated.virsh("define", "/dev/stdin", input=CROWDED)
     gated.virsh("start", "--paused", "crowd")
@@ -166,7 +166,7 @@ def test_attach_and_detach(gated: SystemdHost) -> None:
     assert gated.virsh("dumpxml", "crowd", "--inactive").stdout.count("slot='0x01'") == 4
 
 
-def test_hotplug_into_linux(gated: SystemdHost, image: Image) -> None:
+def test_hotplug_into_linux(gated: BootedHost, image: Image) -> None:
     """A running Linux sees an attached NIC and disk, each in a PCI domain of its own, and lets them go again."""
     console = "/var/log/libvirt/qemu/crowd.console"
     inside = Image(Path("/srv/vmlinux"), Path("/srv/initrd"))
@@ -188,13 +188,13 @@ def test_hotplug_into_linux(gated: SystemdHost, image: Image) -> None:
     wait(lambda: mac not in gated.virsh("dumpxml", "crowd").stdout)
 
 
-def test_console(gated: SystemdHost) -> None:
+def test_console(gated: BootedHost) -> None:
     """A stream both ways: the console shows the firmware, which takes a key."""
     gated.virsh("create", "--paused", "/dev/stdin", input=CROWDED.replace("<memballoon", "<console/><memballoon"))
     assert gated.run("python3", "-c", CONSOLE, URI + CLIENTS, "crowd").stdout == "seen\n"
 
 
-def test_volumes(gated: SystemdHost) -> None:
+def test_volumes(gated: BootedHost) -> None:
     """Volumes go up and down with every byte, holes too."""
     gated.virsh("pool-create-as", "p", "dir", "--target", "/srv/pool")
     try:
@@ -209,18 +209,18 @@ def test_volumes(gated: SystemdHost) -> None:
         gated.virsh("pool-destroy", "p")
 
 
-def test_events(gated: SystemdHost) -> None:
+def test_events(gated: BootedHost) -> None:
     """libvirt-python: events with keepalive, while guests come and go."""
     assert both(gated, "python3", "-c", EVENTS, "URI", CROWDED).stdout == "True 1\n"
 
 
-def test_perl(gated: SystemdHost) -> None:
+def test_perl(gated: BootedHost) -> None:
     """Sys::Virt defines and starts a guest."""
     assert gated.run("perl", "-e", PERL, URI + CLIENTS, CROWDED).stdout == "crowd 1\n"
     assert pci_roots(gated) == 6
 
 
-def test_virt_install(gated: SystemdHost) -> None:
+def test_virt_install(gated: BootedHost) -> None:
     """virt-install creates a guest with the layout, and virt-xml keeps it."""
     gated.sh("truncate -s 1M /srv/pool/disk.raw; chmod 666 /srv/pool/disk.raw")
     options = (
@@ -234,7 +234,7 @@ def test_virt_install(gated: SystemdHost) -> None:
     assert pci_roots(gated, "--inactive") == before + 1
 
 
-def test_rights(gated: SystemdHost) -> None:
+def test_rights(gated: BootedHost) -> None:
     """root, a member of libvirt's group and a stranger get the same answers, of polkit too, through it and past it."""
     for user, allowed in (("root", True), ("member", True), ("stranger", False)):
         for command in ("uri", "list --all", "pool-list --all"):
@@ -265,6 +265,6 @@ print(len(answers))
 """
 
 
-def test_many_connections(gated: SystemdHost) -> None:
+def test_many_connections(gated: BootedHost) -> None:
     """A thousand one after another and two hundred at once are all served alike, and leave nothing."""
     assert gated.run("python3", "-c", MANY, CLIENTS).stdout == "1\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import started
-from .hosts import RELEASES, SystemdHost
+from .hosts import RELEASES, BootedHost
 from .test_install import (
     CLIENTS,
     CONF,
@@ -35,24 +35,24 @@ DAEMONS = ("libvirtd", "virtqemud")
 
 
 @pytest.fixture
-def gated(host: SystemdHost) -> Iterator[SystemdHost]:
+def gated(host: BootedHost) -> Iterator[BootedHost]:
     """A host with a gateway, which it is rid of afterwards."""
     install(host)
     yield host
     host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall; rm -f {CONF}", check=False)
 
 
-def pci_roots(host: SystemdHost, *args: str) -> int:
+def pci_roots(host: BootedHost, *args: str) -> int:
     """How many vPHBs the guest «crowd» has."""
     return host.virsh("dumpxml", "crowd", *args).stdout.count("model='pci-root'")
 
 
-def answers(host: SystemdHost) -> bool:
+def answers(host: BootedHost) -> bool:
     """Whether libvirt answers its clients."""
     return host.virsh("uri", check=False).returncode == 0
 
 
-def test_unmodified_virsh(gated: SystemdHost) -> None:
+def test_unmodified_virsh(gated: BootedHost) -> None:
     """define, create and the start of an old guest: all of them get their layout, no start is refused."""
     gated.virsh("define", "/dev/stdin", input=CROWDED)
     assert pci_roots(gated) == 6
@@ -68,7 +68,7 @@ def test_unmodified_virsh(gated: SystemdHost) -> None:
     assert in_journal(gated, "guest 'crowd': defined anew for the start that was asked for")
 
 
-def test_sockets_as_they_were(host: SystemdHost) -> None:
+def test_sockets_as_they_were(host: BootedHost) -> None:
     """The gateway's socket has the mode, owner and group of libvirtd's; the others stay; all are put back."""
     list_sockets = "cd /run/libvirt; stat -c '%n %a %U %G' *libvirt*-sock* 2>&1"
     host.write("/etc/systemd/system/libvirtd.socket.d/own.conf", "[Socket]\nSocketMode=0660\nSocketGroup=libvirt\n")
@@ -91,7 +91,7 @@ def test_sockets_as_they_were(host: SystemdHost) -> None:
         host.sh(f"{INSTALL} --uninstall; rm -r /etc/systemd/system/libvirtd.socket.d; {again}")
 
 
-def test_hook_only(gated: SystemdHost) -> None:
+def test_hook_only(gated: BootedHost) -> None:
     """--hook-only moves no socket, and takes a gateway away that was there."""
     said = install(gated, "--hook-only")
     assert "refused at its next cold start" in " ".join(said.split())
@@ -101,7 +101,7 @@ def test_hook_only(gated: SystemdHost) -> None:
     assert install(gated, "--hook-only").count("restarted") == 0
 
 
-def test_clients_that_are_there_stay(gated: SystemdHost) -> None:
+def test_clients_that_are_there_stay(gated: BootedHost) -> None:
     """A newer version over an older one cuts nobody off: not its clients, not libvirtd's."""
     pid = gated.sh("pidof libvirtd").stdout
     script = f"(uname >/dev/null; echo hostname; {INSTALL} >/dev/null; echo uri) | virsh -q -c qemu:///system"
@@ -112,14 +112,14 @@ def test_clients_that_are_there_stay(gated: SystemdHost) -> None:
 
 
 @pytest.mark.parametrize("unit", ["libvirtd.socket", f"{GATEWAY}.service"])
-def test_restarts(gated: SystemdHost, unit: str) -> None:
+def test_restarts(gated: BootedHost, unit: str) -> None:
     """Whoever restarts either of the two finds libvirt answering, through the gateway."""
     gated.sh(f"systemctl stop libvirtd.service; systemctl restart {unit}")
     assert answers(gated)
     assert gated.run("systemctl", "is-active", GATEWAY).stdout == "active\n"
 
 
-def test_libvirt_stops_and_starts(gated: SystemdHost) -> None:
+def test_libvirt_stops_and_starts(gated: BootedHost) -> None:
     """Without libvirt a client is told what it is told without a gateway; with it, it is served again."""
     sockets = "libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket"
     gated.sh(f"systemctl stop libvirtd.service {sockets}")
@@ -129,14 +129,14 @@ def test_libvirt_stops_and_starts(gated: SystemdHost) -> None:
     assert answers(gated)
 
 
-def test_killed(gated: SystemdHost) -> None:
+def test_killed(gated: BootedHost) -> None:
     """kill -9 of the gateway: those who are served stay served, and the next client is."""
     script = f"(echo hostname; sleep 1; systemctl kill -s KILL {GATEWAY}; sleep 1; echo uri) | virsh -q"
     assert "qemu:///system" in gated.sh(script).stdout
     assert answers(gated)
 
 
-def test_gateway_that_does_not_start(gated: SystemdHost) -> None:
+def test_gateway_that_does_not_start(gated: BootedHost) -> None:
     """libvirt's clients go past it, the journal says so; once it is mended it is in front again."""
     gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
     wait(lambda: answers(gated))
@@ -149,7 +149,7 @@ def test_gateway_that_does_not_start(gated: SystemdHost) -> None:
     assert pci_roots(gated) == 6
 
 
-def test_broken_configuration(gated: SystemdHost) -> None:
+def test_broken_configuration(gated: BootedHost) -> None:
     """Definitions go on as they are, and the journal says which line is wrong."""
     gated.write(CONF, "[papr-hook]\nspares = many\n")
     gated.run("systemctl", "restart", GATEWAY)
@@ -158,7 +158,7 @@ def test_broken_configuration(gated: SystemdHost) -> None:
     assert in_journal(gated, rf"goes on as it is: {CONF}: line 2: spares = 'many' is not a number")
 
 
-def test_unusual_socket(host: SystemdHost) -> None:
+def test_unusual_socket(host: BootedHost) -> None:
     """Where somebody has moved libvirtd's socket, that is said, and nothing is done."""
     host.write("/etc/systemd/system/libvirtd.socket.d/own.conf", "[Socket]\nListenStream=/run/libvirt/second\n")
     try:
@@ -168,7 +168,7 @@ def test_unusual_socket(host: SystemdHost) -> None:
         host.sh("systemctl stop libvirtd.service libvirtd.socket; systemctl start libvirtd.socket libvirtd.service")
 
 
-def test_libvirtd_that_makes_its_own_sockets(host: SystemdHost) -> None:
+def test_libvirtd_that_makes_its_own_sockets(host: BootedHost) -> None:
     """Without socket activation, unix_sock_dir moves them; clients find all of them where they were."""
     sockets = "libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket"
     host.sh(f"systemctl stop libvirtd.service {sockets}; systemctl mask --runtime {sockets}")
@@ -204,7 +204,7 @@ def test_libvirtd_that_makes_its_own_sockets(host: SystemdHost) -> None:
         host.sh(f"systemctl stop libvirtd; systemctl unmask --runtime {sockets}; systemctl start {sockets}")
 
 
-def test_libvirt_that_does_not_come_back(host: SystemdHost) -> None:
+def test_libvirt_that_does_not_come_back(host: BootedHost) -> None:
     """The installation undoes all that it did, and says why."""
     before = snapshot(host)
     host.write(
@@ -222,7 +222,7 @@ def test_libvirt_that_does_not_come_back(host: SystemdHost) -> None:
     assert answers(host)
 
 
-def test_units_are_well_formed(gated: SystemdHost) -> None:
+def test_units_are_well_formed(gated: BootedHost) -> None:
     """systemd finds nothing wrong with them, on monolithic and modular hosts; and the gateway has few rights."""
     units = gated.sh(f"cd {UNITS}; ls papr-hook-*.socket").stdout.split()
     units += [f"papr-hook-{kind}@{daemon}.service" for kind in ("gateway", "bypass") for daemon in DAEMONS]
@@ -231,7 +231,7 @@ def test_units_are_well_formed(gated: SystemdHost) -> None:
     gated.run("systemd-analyze", "security", "--threshold=25", f"{GATEWAY}.service")
 
 
-def test_gateway_has_no_more_rights_than_it_needs(gated: SystemdHost) -> None:
+def test_gateway_has_no_more_rights_than_it_needs(gated: BootedHost) -> None:
     """Its process has the capabilities to become somebody else, and root's on files, and no others."""
     assert answers(gated)
     pid = gated.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()

@@ -15,7 +15,7 @@ import pytest
 
 from tests.commands import one_line
 
-from .hosts import CHECKOUT, SystemdHost
+from .hosts import CHECKOUT, BootedHost
 
 pytestmark = pytest.mark.real
 
@@ -60,17 +60,17 @@ echo "{name} $* $read" >>/srv/somebody-calls
 """
 
 
-def snapshot(host: SystemdHost) -> list[str]:
+def snapshot(host: BootedHost) -> list[str]:
     """All of a host's files that an installation could touch, with their modes and contents."""
     return host.sh(SNAPSHOT).stdout.splitlines()
 
 
-def install(host: SystemdHost, *args: str) -> str:
+def install(host: BootedHost, *args: str) -> str:
     """Run install.sh; what it said."""
     return host.run(INSTALL, *args).stdout
 
 
-def refused(host: SystemdHost, prepare: str = "", *args: str) -> str:
+def refused(host: BootedHost, prepare: str = "", *args: str) -> str:
     """Run install.sh where it refuses: it says one line, which this returns, and leaves the host as it was.
 
     prepare: what to do before, in a mount namespace that only this sees; as=COMMAND has that run install.sh.
@@ -85,7 +85,7 @@ def refused(host: SystemdHost, prepare: str = "", *args: str) -> str:
     return done.stderr
 
 
-def directly(host: SystemdHost, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def directly(host: BootedHost, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run virsh on libvirt's own socket, past a gateway where there is one."""
     found = host.sh(f"ls {UPSTREAM} {CLIENTS} 2>/dev/null", check=False).stdout.split()
     socket = UPSTREAM if UPSTREAM in found else CLIENTS
@@ -93,7 +93,7 @@ def directly(host: SystemdHost, *args: str, check: bool = True) -> subprocess.Co
 
 
 @contextlib.contextmanager
-def crowd(host: SystemdHost) -> Iterator[None]:
+def crowd(host: BootedHost) -> Iterator[None]:
     """A guest «crowd» that does not comply."""
     host.write("/srv/crowd.xml", CROWDED)
     directly(host, "define", "/srv/crowd.xml")
@@ -104,7 +104,7 @@ def crowd(host: SystemdHost) -> Iterator[None]:
         host.virsh("undefine", "crowd")
 
 
-def assert_judged(host: SystemdHost) -> None:
+def assert_judged(host: BootedHost) -> None:
     """A guest's start is refused where no gateway lays it out, and its second one works; the journal has both."""
     host.sh("journalctl --rotate --vacuum-time=1s -q")
     with crowd(host):
@@ -118,20 +118,20 @@ def assert_judged(host: SystemdHost) -> None:
     assert in_journal(host, "guest 'crowd': laid out for its next start")
 
 
-def in_journal(host: SystemdHost, pattern: str) -> bool:
+def in_journal(host: BootedHost, pattern: str) -> bool:
     """Whether papr-hook said something, once the journal's daemon has read it."""
     text = host.sh("journalctl --sync; journalctl -q -t papr-hook -o cat").stdout
     return re.search(pattern, text) is not None
 
 
-def assert_not_judged(host: SystemdHost) -> None:
+def assert_not_judged(host: BootedHost) -> None:
     """A guest's first start works."""
     with crowd(host):
         directly(host, "start", "--paused", "crowd")
 
 
 @pytest.fixture
-def installed(host: SystemdHost) -> Iterator[SystemdHost]:
+def installed(host: BootedHost) -> Iterator[BootedHost]:
     """A host with papr-hook, which it is rid of afterwards."""
     install(host)
     yield host
@@ -164,7 +164,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("prepare", "says"), REFUSALS.values(), ids=REFUSALS)
-def test_refusal(host: SystemdHost, prepare: str, says: str) -> None:
+def test_refusal(host: BootedHost, prepare: str, says: str) -> None:
     """Whatever is wrong with a host, it is one line that says so."""
     assert says in refused(host, prepare)
 
@@ -177,7 +177,7 @@ def test_refusal(host: SystemdHost, prepare: str, says: str) -> None:
     ],
     ids=["a shim", "too old"],
 )
-def test_python_that_is_no_good(host: SystemdHost, make: str, says: str) -> None:
+def test_python_that_is_no_good(host: BootedHost, make: str, says: str) -> None:
     """What the hook cannot run with is found before anything is done."""
     host.write("/srv/python3.6", "#!/bin/sh\necho 3.6\n", 0o755)
     with set_aside(host, "/usr/bin/python3"):
@@ -186,7 +186,7 @@ def test_python_that_is_no_good(host: SystemdHost, make: str, says: str) -> None
 
 
 @contextlib.contextmanager
-def set_aside(host: SystemdHost, path: str) -> Iterator[None]:
+def set_aside(host: BootedHost, path: str) -> Iterator[None]:
     """Put a file away, if it is there, and back again over what then is in its place."""
     host.sh(f"[ ! -e {path} ] || mv {path} {path}.aside")
     try:
@@ -195,7 +195,7 @@ def set_aside(host: SystemdHost, path: str) -> Iterator[None]:
         host.sh(f"rm -f {path}; [ ! -e {path}.aside ] || mv {path}.aside {path}")
 
 
-def test_full_disk_is_left_empty(host: SystemdHost) -> None:
+def test_full_disk_is_left_empty(host: BootedHost) -> None:
     """What was staged before the disk was full is removed again."""
     script = f"mount -t tmpfs -o size=64k none /usr/share; {INSTALL}; find /usr/share -mindepth 1"
     done = host.run("unshare", "-m", "sh", "-c", script)
@@ -212,7 +212,7 @@ def test_full_disk_is_left_empty(host: SystemdHost) -> None:
     ],
     ids=["unknown", "no directory", "try and more", "uninstall a part"],
 )
-def test_wrong_arguments(host: SystemdHost, args: list[str], says: str) -> None:
+def test_wrong_arguments(host: BootedHost, args: list[str], says: str) -> None:
     """Wrong arguments are status 2 and one line."""
     done = host.run(INSTALL, *args, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -220,7 +220,7 @@ def test_wrong_arguments(host: SystemdHost, args: list[str], says: str) -> None:
     assert says in done.stderr
 
 
-def test_dry_run(host: SystemdHost) -> None:
+def test_dry_run(host: BootedHost) -> None:
     """--dry-run says what would be done, and changes nothing."""
     before = snapshot(host)
     said = install(host, "--dry-run")
@@ -231,7 +231,7 @@ def test_dry_run(host: SystemdHost) -> None:
     assert host.sh(f"ls {UPSTREAM}", check=False).returncode != 0
 
 
-def test_fedora_gets_its_packages_from_dnf(host: SystemdHost) -> None:
+def test_fedora_gets_its_packages_from_dnf(host: BootedHost) -> None:
     """On Fedora and its kin the plan is dnf's."""
     with set_aside(host, "/usr/bin/python3"):
         host.write("/srv/rocky", 'ID=rocky\nID_LIKE="rhel centos fedora"\n')
@@ -241,12 +241,12 @@ def test_fedora_gets_its_packages_from_dnf(host: SystemdHost) -> None:
         assert re.search(f"(?m)^  {package} +would be brought with dnf$", said), said
 
 
-def test_interrupted_before_anything_was_there(host: SystemdHost) -> None:
+def test_interrupted_before_anything_was_there(host: BootedHost) -> None:
     """Ctrl-C in the middle of an installation leaves the host as it was."""
     interrupted(host)
 
 
-def interrupted(host: SystemdHost) -> None:
+def interrupted(host: BootedHost) -> None:
     """Interrupt install.sh, as a terminal does, while it stages: a named pipe among its files holds it there."""
     before = snapshot(host)
     host.sh(f"mkfifo {CHECKOUT}/man/papr-hook-pipe.8")
@@ -278,7 +278,7 @@ def wait(done: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def test_install_then_start(host: SystemdHost) -> None:
+def test_install_then_start(host: BootedHost) -> None:
     """On a fresh host: it brings what it needs, and from then on a guest's start is judged."""
     before = snapshot(host)
     assert_not_judged(host)
@@ -302,7 +302,7 @@ def ours(files: list[str]) -> list[str]:
     return [line for line in files if re.search("papr[-_]hook|libvirt/hooks/.", line)]
 
 
-def test_twice_is_as_once(installed: SystemdHost) -> None:
+def test_twice_is_as_once(installed: BootedHost) -> None:
     """A second installation changes nothing, nor does a second uninstallation."""
     once = snapshot(installed)
     assert "is installed" in install(installed)
@@ -316,7 +316,7 @@ def test_twice_is_as_once(installed: SystemdHost) -> None:
 
 
 @pytest.fixture
-def older(host: SystemdHost) -> Iterator[str]:
+def older(host: BootedHost) -> Iterator[str]:
     """Another version of the project: with other settings, another hook, and files that this one has not."""
     place = "/srv/older"
     host.copy_project(place)
@@ -332,7 +332,7 @@ def older(host: SystemdHost) -> Iterator[str]:
     host.sh(f"{INSTALL} --uninstall; rm -rf {place}")
 
 
-def test_upgrade(host: SystemdHost, older: str) -> None:
+def test_upgrade(host: BootedHost, older: str) -> None:
     """Over an older version it is as on a host that had none; a guest that ran goes on."""
     install(host)
     fresh = snapshot(host)
@@ -345,7 +345,7 @@ def test_upgrade(host: SystemdHost, older: str) -> None:
     assert_judged(host)
 
 
-def test_running_guest_is_left_alone(host: SystemdHost, older: str) -> None:
+def test_running_guest_is_left_alone(host: BootedHost, older: str) -> None:
     """A guest that runs, and does not comply, survives an installation, an upgrade and an uninstallation."""
     with crowd(host):
         host.virsh("start", "--paused", "crowd")
@@ -357,7 +357,7 @@ def test_running_guest_is_left_alone(host: SystemdHost, older: str) -> None:
         assert host.sh("pgrep -f guest=crowd || pidof qemu-system-ppc64").stdout == pid
 
 
-def test_interrupted_upgrade(host: SystemdHost, older: str) -> None:
+def test_interrupted_upgrade(host: BootedHost, older: str) -> None:
     """Ctrl-C in the middle of an upgrade leaves the older version, which works."""
     host.run(older)
     interrupted(host)
@@ -365,7 +365,7 @@ def test_interrupted_upgrade(host: SystemdHost, older: str) -> None:
 
 
 @pytest.mark.parametrize("mounted", ["/etc", "/usr/bin"])
-def test_read_only_while_something_is_there(host: SystemdHost, older: str, mounted: str) -> None:
+def test_read_only_while_something_is_there(host: BootedHost, older: str, mounted: str) -> None:
     """An upgrade and an uninstallation that fail half-way leave the older version."""
     host.run(older)
     prepare = f"mount --bind {mounted} {mounted}; mount -o remount,bind,ro {mounted}"
@@ -374,7 +374,7 @@ def test_read_only_while_something_is_there(host: SystemdHost, older: str, mount
     assert_judged(host)
 
 
-def test_half_installed_version(host: SystemdHost) -> None:
+def test_half_installed_version(host: BootedHost) -> None:
     """What a killed installation left is no hindrance, and does not stay."""
     install(host)
     whole = snapshot(host)
@@ -391,7 +391,7 @@ def test_half_installed_version(host: SystemdHost) -> None:
     assert ours(snapshot(host)) == []
 
 
-def test_changed_conf_is_kept(installed: SystemdHost) -> None:
+def test_changed_conf_is_kept(installed: BootedHost) -> None:
     """What somebody set stays set, through an upgrade and an uninstallation."""
     installed.write(CONF, "[papr-hook]\nstart = warn\n")
     assert re.search(f"{CONF} .*: kept as they are", install(installed))
@@ -409,7 +409,7 @@ SOMEBODYS = {
 
 
 @pytest.mark.parametrize("names", SOMEBODYS.values(), ids=SOMEBODYS)
-def test_somebody_elses_hooks(host: SystemdHost, names: list[str]) -> None:
+def test_somebody_elses_hooks(host: BootedHost, names: list[str]) -> None:
     """Hooks that were there before run on, in their order, and read the XML that they read before."""
     for name in names:
         host.write(f"{HOOK[: -len('qemu')]}{name}", RECORD.format(name=name), 0o755)
@@ -435,12 +435,12 @@ def test_somebody_elses_hooks(host: SystemdHost, names: list[str]) -> None:
         tell(host)
 
 
-def tell(host: SystemdHost) -> None:
+def tell(host: BootedHost) -> None:
     """Have libvirtd look for hooks; without /bin/kill, which is not there, systemd could not reload it."""
     host.sh("systemctl kill -s HUP libvirtd")
 
 
-def calls_of_first_start(host: SystemdHost) -> list[str]:
+def calls_of_first_start(host: BootedHost) -> list[str]:
     """Start «crowd», stop it where it started, and return what somebody's hooks recorded of it."""
     host.sh("rm -f /srv/somebody-calls")
     directly(host, "start", "--paused", "crowd", check=False)
@@ -449,7 +449,7 @@ def calls_of_first_start(host: SystemdHost) -> list[str]:
     return calls
 
 
-def test_somebody_elses_hook_and_a_libvirt_without_qemu_d(host: SystemdHost) -> None:
+def test_somebody_elses_hook_and_a_libvirt_without_qemu_d(host: BootedHost) -> None:
     """Where libvirt runs one hook only, and it is somebody else's, that one stays, and nothing is installed."""
     host.write(HOOK, RECORD.format(name="qemu"), 0o755)
     host.write("/srv/old", "#!/bin/sh\necho libvirtd 6.4.0\n", 0o755)
@@ -460,7 +460,7 @@ def test_somebody_elses_hook_and_a_libvirt_without_qemu_d(host: SystemdHost) -> 
         host.sh(f"rm {HOOK}")
 
 
-def test_root_into_an_empty_tree(host: SystemdHost) -> None:
+def test_root_into_an_empty_tree(host: BootedHost) -> None:
     """--root puts the files into a tree, changes nothing outside of it, and takes them out again."""
     before = snapshot(host)
     said = install(host, "--root", "/srv/tree")

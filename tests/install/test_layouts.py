@@ -18,7 +18,7 @@ from papr_hook.policy import Policy
 from tests.real.test_judge import GOLDEN, STARTED, check_device_tree, disks_of, phbs, startable, without_kvm
 from tests.test_corpus import CORPUS
 
-from .hosts import SystemdHost
+from .hosts import BootedHost
 
 pytestmark = pytest.mark.real
 
@@ -70,7 +70,7 @@ def unpack(data: bytes) -> dict[str, str]:
         return {name: file.read().decode() for name, file in members if file is not None}
 
 
-def test_layouts(host: SystemdHost) -> None:
+def test_layouts(host: BootedHost) -> None:
     """libvirt takes every layout whose definition it took before, adds no PHB, and moves no device."""
     definitions = list(judged_definitions(crypto=host.name != "bookworm"))
     files = {f"{n}-{kind}.xml": data for n, d in enumerate(definitions) for kind, data in (("in", d[1]), ("out", d[4]))}
@@ -106,7 +106,7 @@ WITH_ROM = {"added-by-libvirt"}
 
 
 @pytest.mark.parametrize("name", sorted(set(STARTED) - WITH_ROM))
-def test_device_tree(host: SystemdHost, name: str) -> None:
+def test_device_tree(host: BootedHost, name: str) -> None:
     """Each release's QEMU: its own device tree has the PHBs and devices of the layout, each at its address."""
     definition = startable(name, DISKS)
     argv = host.argv("sh", "-ec", START, "sh", str(DISKS), " ".join(disks_of(definition)))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .hosts import SystemdHost
+from .hosts import BootedHost
 from .test_gateway import pci_roots
 from .test_install import CROWDED, INSTALL, ours, snapshot, wait
 
@@ -45,7 +45,7 @@ KillMode=process
 
 
 @pytest.fixture(scope="module")
-def modular(host: SystemdHost) -> SystemdHost:
+def modular(host: BootedHost) -> BootedHost:
     """A host whose clients come to virtqemud."""
     for name, text in UNITS.items():
         host.write(f"/etc/systemd/system/{name}", text)
@@ -54,19 +54,19 @@ def modular(host: SystemdHost) -> SystemdHost:
 
 
 @pytest.fixture
-def gated(modular: SystemdHost) -> Iterator[SystemdHost]:
+def gated(modular: BootedHost) -> Iterator[BootedHost]:
     """It with a gateway, which it is rid of afterwards."""
     modular.run(INSTALL)
     yield modular
     modular.sh(f"virsh -q undefine crowd; {INSTALL} --uninstall", check=False)
 
 
-def answers(host: SystemdHost) -> bool:
+def answers(host: BootedHost) -> bool:
     """Whether libvirt answers clients of virtqemud's socket."""
     return host.run("virsh", "-c", f"qemu:///system?socket={SOCKET}", "uri", check=False).returncode == 0
 
 
-def lays_out(host: SystemdHost) -> bool:
+def lays_out(host: BootedHost) -> bool:
     """Whether a definition is laid out on its way to virtqemud."""
     host.run("virsh", "-c", f"qemu:///system?socket={SOCKET}", "define", "/dev/stdin", input=CROWDED)
     found = host.run("virsh", "-c", f"qemu:///system?socket={UPSTREAM}", "dumpxml", "crowd").stdout.count("pci-root'")
@@ -74,7 +74,7 @@ def lays_out(host: SystemdHost) -> bool:
     return found == 6
 
 
-def test_in_front_of_virtqemud(modular: SystemdHost) -> None:
+def test_in_front_of_virtqemud(modular: BootedHost) -> None:
     """install.sh sets it up there, and takes it away again; libvirtd's socket is not touched."""
     before = snapshot(modular)
     said = modular.run(INSTALL).stdout
@@ -88,7 +88,7 @@ def test_in_front_of_virtqemud(modular: SystemdHost) -> None:
 
 
 @pytest.mark.parametrize("unit", ["virtqemud.socket", "virtqemud.service", f"{GATEWAY}.service"])
-def test_restarts(gated: SystemdHost, unit: str) -> None:
+def test_restarts(gated: BootedHost, unit: str) -> None:
     """Whoever restarts any of them finds libvirt answering, through the gateway."""
     gated.run("systemctl", "restart", unit)
     assert lays_out(gated)
@@ -96,7 +96,7 @@ def test_restarts(gated: SystemdHost, unit: str) -> None:
 
 
 @pytest.mark.parametrize("mend", [f"systemctl restart {GATEWAY}", INSTALL], ids=["restart", "install.sh"])
-def test_gateway_that_does_not_start(gated: SystemdHost, mend: str) -> None:
+def test_gateway_that_does_not_start(gated: BootedHost, mend: str) -> None:
     """Clients go past it; what the journal advises, or a new installation, has it in front again."""
     gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
     wait(lambda: answers(gated))
@@ -106,7 +106,7 @@ def test_gateway_that_does_not_start(gated: SystemdHost, mend: str) -> None:
     assert gated.sh("ls /run/libvirt/libvirt-sock", check=False).returncode != 0
 
 
-def test_nothing_failed_is_left(gated: SystemdHost) -> None:
+def test_nothing_failed_is_left(gated: BootedHost) -> None:
     """A gateway that failed is forgotten when it is uninstalled."""
     gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
     wait(lambda: answers(gated))
@@ -115,7 +115,7 @@ def test_nothing_failed_is_left(gated: SystemdHost) -> None:
     assert answers(gated)
 
 
-def test_back_to_libvirtd(gated: SystemdHost) -> None:
+def test_back_to_libvirtd(gated: BootedHost) -> None:
     """Where an administrator goes back to libvirtd, its gateway is there."""
     gated.sh("systemctl start libvirtd.socket")
     try:

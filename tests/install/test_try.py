@@ -13,7 +13,7 @@ import pytest
 from tests.commands import one_line
 
 from .conftest import started
-from .hosts import CHECKOUT, SystemdHost
+from .hosts import CHECKOUT, BootedHost
 from .test_install import HOOK, descendants, snapshot, wait
 
 pytestmark = pytest.mark.real
@@ -51,7 +51,7 @@ SHOWN = (
 """What an administrator is to see, in this order."""
 
 
-def left(host: SystemdHost) -> list[str]:
+def left(host: BootedHost) -> list[str]:
     """What a trial could leave: processes, mounts, files."""
     script = "cat /proc/self/mountinfo; ls -A /tmp /var/tmp /run; grep -aE '^(qemu|libvirtd)' /proc/[0-9]*/comm"
     return [line for line in host.sh(script, check=False).stdout.splitlines() if "systemd" not in line]
@@ -76,7 +76,7 @@ def test_trial(roots: dict[str, Path], release: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["fetched", "libvirtd"])
-def test_interrupted_trial(host: SystemdHost, at: str) -> None:
+def test_interrupted_trial(host: BootedHost, at: str) -> None:
     """Ctrl-C in the middle of it is one line, and leaves nothing."""
     before = snapshot(host), left(host)
     reached = {
@@ -108,7 +108,7 @@ def test_interrupted_trial(host: SystemdHost, at: str) -> None:
     ],
     ids=["not Debian", "full disk", "full directory", "no directory", "no packages", "no namespaces", "not root"],
 )
-def test_refusal(host: SystemdHost, prepare: str, says: str) -> None:
+def test_refusal(host: BootedHost, prepare: str, says: str) -> None:
     """Where it cannot be, it is one line that says why, and nothing is left."""
     before = snapshot(host), left(host)
     host.write("/srv/refused", f"as=\nmkdir -p /srv/full\n{prepare}\nexec $as {TRY} --try\n")

@@ -1,0 +1,125 @@
+"""The gateway as install.sh sets it up on a host without systemd, whose scripts start and stop it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from .hosts import BootedHost, SysvHost, make_root
+from .test_gateway import answers, pci_roots
+from .test_install import CLIENTS, CROWDED, INSTALL, UPSTREAM, install, ours, snapshot, wait
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[BootedHost]:
+    """Boot a host with sysvinit and a copy of the project: each test leaves it as it found it."""
+    with ExitStack() as stack:
+        cache = os.environ.get("PAPR_TEST_CACHE")
+        directory = Path(cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="papr-"))).resolve()
+        one = stack.enter_context(SysvHost(make_root("bookworm", directory, "sysvinit"), "sysv"))
+        one.copy_project()
+        yield one
+
+
+@pytest.fixture
+def gated(host: BootedHost) -> Iterator[BootedHost]:
+    """It with a gateway, which it is rid of afterwards."""
+    install(host)
+    yield host
+    host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall", check=False)
+
+
+def left(host: BootedHost) -> str:
+    """Processes and links that a gateway could leave."""
+    return host.sh("pgrep -f '[p]apr-hook gateway'; find /run/libvirt /etc/rc?.d -name '*papr*'", check=False).stdout
+
+
+def test_installed_and_taken_away(host: BootedHost) -> None:
+    """Clients of all sockets find them where they were; nothing of it is left, and no process."""
+    list_sockets = "cd /run/libvirt; stat -L -c '%n %a %U %G' *libvirt*-sock*"
+    before, sockets = snapshot(host), host.sh(list_sockets).stdout
+    said = install(host)
+    assert "libvirtd was restarted; the guests ran on" in " ".join(said.split())
+    assert host.sh(list_sockets).stdout == sockets
+    host.virsh("define", "/dev/stdin", input=CROWDED)
+    assert pci_roots(host) == 6
+    host.run("virsh", "-r", "uri")
+    host.run("virt-admin", "uri")
+    assert "restarted" not in install(host)
+    assert answers(host)
+    install(host, "--uninstall")
+    host.virsh("undefine", "crowd")
+    assert ours(snapshot(host)) == ours(before)
+    assert left(host) == ""
+    host.run("virsh", "-r", "uri")
+
+
+def test_boot_and_shutdown(gated: BootedHost) -> None:
+    """libvirt-guests finds libvirt through the gateway when the host goes down, and when it comes up again."""
+    gated.write("/etc/default/libvirt-guests", "ON_SHUTDOWN=suspend\nON_BOOT=start\n")
+    gated.run("service", "libvirt-guests", "start")
+    gated.virsh("define", "/dev/stdin", input=CROWDED)
+    gated.virsh("start", "crowd")
+    emulator = gated.run("pgrep", "-f", "qemu-system").stdout
+    gated.run("init", "1")
+    wait(lambda: gated.run("pgrep", "-x", "libvirtd", check=False).returncode != 0)
+    gated.run("init", "2")
+    wait(lambda: gated.virsh("domstate", "crowd", check=False).stdout.strip() == "running", seconds=60)
+    restored = gated.run("pgrep", "-af", "qemu-system").stdout
+    assert "-incoming" in restored
+    assert restored.split()[0] != emulator.split()[0]
+    assert gated.sh(f"stat -c %F {CLIENTS} {UPSTREAM}").stdout == "socket\nsocket\n"
+
+
+def test_gateway_that_dies(gated: BootedHost) -> None:
+    """Clients go past it until it is there again, which it soon is."""
+    gated.sh("mv /usr/bin/papr-hook /usr/bin/aside; pkill -KILL -f 'python3 .*papr-hook [g]ateway'")
+    wait(lambda: gated.sh(f"readlink {CLIENTS}", check=False).stdout == "upstream/libvirt-sock\n")
+    assert answers(gated)
+    gated.sh("mv /usr/bin/aside /usr/bin/papr-hook")
+    wait(lambda: gated.sh(f"readlink {CLIENTS}", check=False).stdout == "")
+    gated.virsh("define", "/dev/stdin", input=CROWDED)
+    assert pci_roots(gated) == 6
+
+
+def test_installed_while_libvirtd_is_stopped(host: BootedHost) -> None:
+    """libvirtd can be started then, and has its gateway."""
+    host.run("service", "libvirtd", "stop")
+    try:
+        install(host)
+        host.run("service", "libvirtd", "start")
+        wait(lambda: answers(host))
+        host.virsh("define", "/dev/stdin", input=CROWDED)
+        assert pci_roots(host) == 6
+        host.virsh("undefine", "crowd")
+        host.run("service", "libvirtd", "stop")
+        install(host, "--uninstall")
+    finally:
+        host.run("service", "libvirtd", "start")
+    wait(lambda: answers(host))
+    assert left(host) == ""
+
+
+def test_libvirt_that_does_not_come_back(host: BootedHost) -> None:
+    """The installation undoes all that it did; libvirtd can be started as ever."""
+    before = snapshot(host)
+    real = "/usr/sbin/libvirtd.real"
+    host.sh(f"cp -p /usr/sbin/libvirtd {real}; rm /usr/sbin/libvirtd")
+    host.write("/usr/sbin/libvirtd", f'#!/bin/sh\n[ "$1" != --version ] || exec {real} --version\nexit 1\n', 0o755)
+    try:
+        done = host.run(INSTALL, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("install.sh: libvirtd does not answer at ")
+        assert "; nothing has changed" in done.stderr
+    finally:
+        host.sh(f"mv {real} /usr/sbin/libvirtd; service libvirtd start")
+    assert ours(snapshot(host)) == ours(before)
+    wait(lambda: answers(host))
+    assert left(host) == ""

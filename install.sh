@@ -48,8 +48,8 @@ usage: $self [--hook-only] [--dry-run] [--root DIR]  install papr-hook, or a new
        $self --uninstall [--dry-run] [--root DIR]    take it away again
        $self --try                                   see what it does, without installing anything
 
-  --hook-only  leave the gateway out: guests that do not comply are refused once, and
-               no socket of libvirt's is moved
+  --hook-only  leave the gateway out: guests that do not comply are refused once, no
+               socket of libvirt's is moved, and polkit can ask clients for a password
   --dry-run    say what would be done, and do nothing
   --root DIR   put the files below DIR, for a package: nothing is checked, brought or told there
   --try        on Debian: boot a sample guest on a throwaway libvirt host, which is removed again

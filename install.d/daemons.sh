@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # libvirt's daemons: which run, how they come to run what the files in place say. Part of install.sh.
 
-declare -A active=() # what runs of each daemon: its units, with systemd
-settled=             # what runs is no longer what ran before
+declare -A active=()     # what runs of each daemon: its units, with systemd
+declare -A dependents=() # what else of systemd's runs that needs a daemon
+settled=                 # what runs is no longer what ran before
 
 # find_active: which units of libvirt's daemons there are to start again; or which daemon, without systemd.
 find_active() {
@@ -13,8 +14,27 @@ find_active() {
         return
     fi
     for daemon in "${DAEMONS[@]}"; do
-        active[$daemon]=$(systemctl list-units --state=active --plain --no-legend --full \
-            "$daemon.service" "$daemon.socket" "$daemon-*.socket" | cut -d ' ' -f 1 | xargs)
+        active[$daemon]=$(active_units "$daemon.service" "$daemon.socket" "$daemon-*.socket")
+        [ -z "${active[$daemon]}" ] || find_dependents "$daemon"
+    done
+}
+
+active_units() {
+    systemctl list-units --state=active --plain --no-legend --full "$@" | cut -d ' ' -f 1 | xargs
+}
+
+# find_dependents DAEMON: what systemd stops with it, and leaves stopped when it starts again; not the gateway, which
+# the daemon's socket starts.
+find_dependents() {
+    local units=() found i
+    read -ra units <<<"${active[$1]}"
+    for ((i = 0; i < ${#units[@]}; i++)); do
+        for found in $(systemctl show --value -p RequiredBy -p RequisiteOf -p BoundBy -p ConsistsOf "${units[i]}"); do
+            [[ " ${units[*]} " == *" $found "* || $found == papr-hook-* ]] || units+=("$found")
+        done
+    done
+    for found in $(active_units "${units[@]}"); do
+        [[ " ${active[$1]} " == *" $found "* ]] || dependents[$1]+="${dependents[$1]:+ }$found"
     done
 }
 
@@ -83,7 +103,7 @@ at_boot() {
 # settle_daemon DAEMON: where its socket is in its place already, it goes on, and so do its clients.
 settle_daemon() {
     local units=() place
-    read -ra units <<<"${active[$1]}"
+    read -ra units <<<"${active[$1]} ${dependents[$1]-}"
     place=$(socket_of "$1")
     ! is_gated "$1" || place=$(upstream_of "$1")
     if listens_at "$place" && ! has_changed "$UNITS/papr-hook-$1.socket" &&
@@ -91,7 +111,7 @@ settle_daemon() {
         ! is_gated "$1" || attempt systemctl restart "papr-hook-gateway@$1.service"
     else
         attempt restart "$1" "${units[@]}"
-        said+=("$1|was restarted; the guests ran on")
+        said+=("$1|was restarted${dependents[$1]:+, and ${dependents[$1]} with it}; the guests ran on")
     fi
     attempt answers "$1"
 }

@@ -219,7 +219,8 @@ say_gateway() {
     for daemon in "${DAEMONS[@]}"; do
         if [ -n "$root" ] || [ "$daemon" = "$alone" ] || [ -n "${active[$daemon]-}" ]; then
             line "$(socket_of "$daemon")" "the gateway's; $daemon's own is in upstream/ there"
-            [ -z "$dry_run" ] || ! would_restart "$daemon" || line "$daemon" "would be restarted; guests run on"
+            [ -z "$dry_run" ] || ! would_restart "$daemon" ||
+                line "$daemon" "would be restarted${dependents[$daemon]:+, and ${dependents[$daemon]} with it}; guests run on"
         fi
     done
 }

@@ -48,9 +48,7 @@ commit() {
     trap '' INT TERM HUP
     for target in "${targets[@]}"; do
         rm -rf "$(old "$target")" || fail "nothing has changed"
-        if exists "$root$target"; then
-            attempt mv -T "$root$target" "$(old "$target")"
-        fi
+        attempt set_aside "$target"
         moved+=("$target")
         if exists "$(new "$target")"; then
             attempt mv -T "$(new "$target")" "$root$target"
@@ -60,6 +58,15 @@ commit() {
     done_with=yes
     remove_staged
     remove_empty
+}
+
+# set_aside TARGET: keep its old content. A file that gets a new one stays in its place until then, whatever happens.
+set_aside() {
+    if [ -f "$root$1" ] && [ ! -L "$root$1" ] && exists "$(new "$1")"; then
+        ln -T "$root$1" "$(old "$1")"
+    elif exists "$root$1"; then
+        mv -T "$root$1" "$(old "$1")"
+    fi
 }
 
 # remove_empty: directories that papr-hook alone had something in.

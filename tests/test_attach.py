@@ -263,7 +263,15 @@ class Talk:
         self.session = Session(Policy, lambda _, text: self.journal.append(text), guests, lambda: self.now)
 
     def attach(self, device: str, serial: int = 5, flags: int = 1) -> rpc.Frame:
-        """Have the client attach a device."""
+        """Have a client attach a device that may read the guest."""
+        call = self.call(device, serial, flags)
+        question = self.session.to_daemon.pop().frame
+        assert question.procedure == 14
+        self.answer(question, rpc.string(b"<domain/>"))
+        return call
+
+    def call(self, device: str, serial: int = 5, flags: int = 1) -> rpc.Frame:
+        """Have the client call for an attach."""
         payload = DOM + rpc.string(device.encode()) + rpc.uint(flags)
         call = rpc.frame(160, rpc.Type.CALL, serial, 0, payload)
         self.session.from_client(Parcel(call))
@@ -366,16 +374,34 @@ def test_one_client_at_once() -> None:
 
 
 def test_patience_ends() -> None:
-    """An attach that waits too long goes on as it is, and the journal says why."""
+    """An attach that waits too long goes on beside the other, and the journal says so."""
     guests = Guests()
     guests.take(UUID)
     talk = Talk(guests)
-    call = talk.attach(nic(1))
+    talk.attach(nic(1))
+    assert talk.sent() == []
     talk.now = PATIENCE + 1
     talk.session.retry()
-    assert talk.sent() == [call]
-    assert "goes on as it is: another attach" in talk.journal[0]
+    (question,) = talk.sent()
+    talk.answer(question, rpc.string(guest()))
+    (forwarded,) = talk.sent()
+    assert b"bus='0x01'" in device_of(forwarded)
+    talk.answer(forwarded)
+    assert talk.journal == ["guest 'g': another attach to it does not end, and is not waited for"]
     assert guests.taken == {UUID}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_who_may_not_read_a_guest_does_not_reserve_it(answers: bool) -> None:
+    """Nor does a client that libvirt has yet to answer."""
+    guests = Guests()
+    talk = Talk(guests)
+    call = talk.call(nic(1))
+    (question,) = talk.sent()
+    if answers:
+        talk.answer(question, rpc.error_reply(question, "authentication required").payload, 1)
+        assert talk.sent() == [call]
+    assert guests.taken == set()
 
 
 def test_no_room_is_an_error_of_the_call() -> None:
@@ -405,7 +431,7 @@ def test_questions_that_fail(answer: str) -> None:
         talk.answer(question, b"\1" if answer == "noise" else rpc.string(b"<no xml"))
     assert talk.sent() == [call]
     assert talk.got() == []
-    assert "an attach goes on as it is" in talk.journal[0]
+    assert "an attach goes to libvirt as it is: guest 'g': " in talk.journal[0]
     assert guests.taken == set()
 
 

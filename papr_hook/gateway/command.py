@@ -63,14 +63,16 @@ def attach_device(
     attached to. Returns where it was put, as a person reads it, "" where it needs no place; and what
     of its endpoint is missing now, None where nothing is. Raises PaprHookError.
     """
-    locks, uuid = server.open_locks(settings.run), UUID(connection.uuid(guest)).bytes
-    deadline = time.monotonic() + PATIENCE
-    while not locks.take(uuid) and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
     placed, missing = device, None
+    locks, uuid = server.open_locks(settings.run), UUID(connection.uuid(guest)).bytes
     if attach.may_need_place(device):
+        deadline = time.monotonic() + PATIENCE
+        while not locks.take(uuid) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
         definitions = [connection.xml(guest, flag) for flag in definitions_of(flags)]
         placed = attach.place(device, definitions, settings)
         missing = attach.missing(device, definitions, settings)
+    if placed == device:
+        locks.release(uuid)  # a gateway on the way may want it
     connection.attach(guest, placed, flags)
     return "" if placed == device else attach.where(placed), missing

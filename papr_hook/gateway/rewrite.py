@@ -16,7 +16,7 @@ from .. import engine
 from ..errors import PaprHookError
 from ..policy import Policy
 from . import attach
-from .rpc import PROGRAM, VERSION, Domain, Frame, Reader, Type, string, uint
+from .rpc import PROGRAM, VERSION, Domain, Frame, ProtocolError, Reader, Type, string, uint
 
 DEFINE_XML_FLAGS = 350
 GET_XML_DESC = 14
@@ -42,7 +42,7 @@ class Call:
 class Reserve:
     """A wish to be the only one that attaches to a guest, until the reply to the rewritten call came."""
 
-    uuid: bytes
+    guest: Domain
 
 
 class UpstreamError(PaprHookError):
@@ -113,7 +113,9 @@ def _about(guest: str) -> Iterator[None]:
     """Have an error say which guest it is about."""
     try:
         yield
-    except PaprHookError as error:
+    except attach.NoRoomError as error:
+        raise RefusalError(f"papr-hook: guest '{guest}': {error}") from None
+    except (PaprHookError, ProtocolError, TimeoutError) as error:
         raise PaprHookError(f"guest '{guest}': {error}") from error
 
 
@@ -134,17 +136,19 @@ def _start(payload: bytes, guest: Domain, flags: int, settings: Callable[[], Pol
     The passwords of a definition are in it only when it is read with SECURE, and it is that of the next start only
     with INACTIVE. One that complies but has too few spares gets new ones here, too.
     """
-    active = yield Call(IS_ACTIVE, guest.raw)
-    if Reader(active).uint():
-        return payload  # libvirt will say so; a transient guest must not become a persistent one
-    if not flags & START_FORCE_BOOT:
-        saved = yield Call(HAS_MANAGED_SAVE_IMAGE, guest.raw + uint(0))
-        if Reader(saved).uint():
-            return payload
-    data = Reader((yield Call(GET_XML_DESC, guest.raw + uint(XML_SECURE | XML_INACTIVE)))).string()
+    with _about(guest.name):
+        active = yield Call(IS_ACTIVE, guest.raw)
+        if Reader(active).uint():
+            return payload  # libvirt will say so; a transient guest must not become a persistent one
+        if not flags & START_FORCE_BOOT:
+            saved = yield Call(HAS_MANAGED_SAVE_IMAGE, guest.raw + uint(0))
+            if Reader(saved).uint():
+                return payload
+        data = Reader((yield Call(GET_XML_DESC, guest.raw + uint(XML_SECURE | XML_INACTIVE)))).string()
     laid_out = _laid_out(data, settings(), say)
     if laid_out != data:
-        yield Call(DEFINE_XML_FLAGS, string(laid_out) + uint(0))
+        with _about(guest.name):
+            yield Call(DEFINE_XML_FLAGS, string(laid_out) + uint(0))
         say(syslog.LOG_NOTICE, f"guest '{guest.name}': defined anew for the start that was asked for")
     return payload
 
@@ -166,20 +170,17 @@ def _attach(payload: bytes, reader: Reader, flags: int, settings: Callable[[], P
     guest = reader.domain()
     start = reader.at
     device = reader.string()
-    if not attach.may_need_place(device):
-        return payload
-    yield Reserve(guest.uuid)
-    definitions = []
-    for flag in definitions_of(flags):
-        definitions.append(Reader((yield Call(GET_XML_DESC, guest.raw + uint(flag)))).string())
-    try:
-        with _about(guest.name):
-            placed = attach.place(device, definitions, settings())
-            missing = attach.missing(device, definitions, settings()) if placed != device else None
-    except PaprHookError as error:
-        if isinstance(error.__cause__, attach.NoRoomError):
-            raise RefusalError(f"papr-hook: {error}") from None
-        raise
+    with _about(guest.name):
+        if not attach.may_need_place(device):
+            return payload
+        wanted = [Call(GET_XML_DESC, guest.raw + uint(flag)) for flag in definitions_of(flags)]
+        yield wanted[0]  # whom libvirt does not let read the guest is not to keep others from it
+        yield Reserve(guest)
+        definitions = []
+        for question in wanted:
+            definitions.append(Reader((yield question)).string())
+        placed = attach.place(device, definitions, settings())
+        missing = attach.missing(device, definitions, settings()) if placed != device else None
     if missing is not None:
         say(syslog.LOG_WARNING, f"guest '{guest.name}': {missing}; attach those, too")
     return payload[:start] + string(placed) + payload[reader.at :]

@@ -106,11 +106,13 @@ def _has_descriptors(type_: int) -> bool:
 class Framer:
     """One direction of a connection: gets bytes in any portions, gives frames.
 
-    The bytes that come along with descriptors are taken out. descriptors_read: how many of them belong to a frame
-    that is not complete yet. Whoever reads the socket keeps the descriptors themselves in their order.
+    limit: the longest frame to take, in bytes. The bytes that come along with descriptors are taken out;
+    descriptors_read: how many of them belong to a frame that is not complete yet. Whoever reads the socket keeps the
+    descriptors themselves in their order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_LENGTH) -> None:
+        self.limit = limit
         self._buffer = bytearray()
         self._waiting: Frame | None = None
         self.descriptors_read = 0
@@ -140,8 +142,8 @@ class Framer:
         if len(self._buffer) < WORD:
             return None
         length = int.from_bytes(self._buffer[:WORD], "big")
-        if not MIN_LENGTH <= length <= MAX_LENGTH:
-            raise RemoteProtocolError(f"a frame of {length} bytes; {MIN_LENGTH} to {MAX_LENGTH} are allowed")
+        if not MIN_LENGTH <= length <= self.limit:
+            raise RemoteProtocolError(f"a frame of {length} bytes; {MIN_LENGTH} to {self.limit} are allowed")
         if len(self._buffer) < length:
             return None
         _, program, version, procedure, type_, serial, status = HEADER.unpack_from(self._buffer)

@@ -8,6 +8,7 @@ than the client has. The kernel lets no other process of that user look into it,
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import gc
 import os
@@ -41,6 +42,9 @@ ENOUGH = 4 * CHUNK
 REWRITING_SECONDS = 5.0
 """The longest that a definition may take; libvirt's keepalive gives up after 30 s (keepalive_interval and
 keepalive_count in its libvirtd.conf). One of 31 devices takes some milliseconds."""
+FIRST_LENGTH = 131_072
+"""The longest frame, in bytes, of a client whom libvirt has not let in yet: what SASL has to say is the longest then,
+65536 bytes (REMOTE_AUTH_SASL_DATA_MAX in its src/remote/remote_protocol.x)."""
 RETRY_MS = 20
 """How often an attach looks whether the one before it is over."""
 
@@ -128,8 +132,8 @@ def serve(ways: Mapping[socket.socket, Path], run: Path, settings: Callable[[], 
     policy.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so the kernel reaps the children
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # whoever started it may have ignored them
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_DFL)  # whoever started it may have ignored them
     gc.freeze()
     poller = select.poll()
     by_number = {one.fileno(): one for one in ways}
@@ -173,9 +177,9 @@ def _fork(
         _serve_client(client, ways[listener], run, settings)
         status = 0
     except UnservableError as error:
-        say(syslog.LOG_ERR, f"refused a client: {error}")
+        say(syslog.LOG_ERR, f"refused {_describe(client)}: {error}")
     except rpc.ProtocolError as error:
-        say(syslog.LOG_WARNING, f"ended a connection: {error}")
+        say(syslog.LOG_WARNING, f"ended the connection of {_describe(client)}: {error}")
     except ConnectionError:
         pass  # a side went away in the middle of something, which ends the connection without a gateway, too
     except BaseException as error:
@@ -192,7 +196,7 @@ def _serve_client(client: socket.socket, upstream: Path, run: Path, settings: Ca
     try:
         daemon.connect(str(upstream))
     except OSError as error:
-        raise UnservableError(f"{upstream}: {error.strerror}") from None
+        raise UnservableError(f"libvirt does not answer at {upstream}: {error.strerror}") from None
     _Relay(client, daemon, Session(settings, say, locks, limit=_limit)).run()
 
 
@@ -215,8 +219,7 @@ def take_identity(client: socket.socket) -> None:
 
     Raises UnservableError where that cannot be known or done.
     """
-    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, gid = struct.unpack("3i", credentials)
+    _, uid, gid = _credentials(client)
     groups = array.array("I")
     try:
         groups.frombytes(client.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MOST_PEERGROUPS * groups.itemsize))
@@ -225,18 +228,31 @@ def take_identity(client: socket.socket) -> None:
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
     except OSError as error:
-        raise UnservableError(f"uid {uid}, gid {gid}: {error.strerror}") from None
+        why = f"it is in more than {MOST_PEERGROUPS} groups" if error.errno == errno.ERANGE else error.strerror
+        raise UnservableError(f"its identity, gid {gid} and its groups, cannot be taken on: {why}") from None
     if (os.getresuid(), os.getresgid()) != ((uid, uid, uid), (gid, gid, gid)):
-        raise UnservableError(f"uid {uid}, gid {gid}: not the one that the gateway runs as")
+        raise UnservableError("the gateway runs as another user, and not as root")
+
+
+def _credentials(client: socket.socket) -> tuple[int, int, int]:
+    """Who connected to a socket: process, uid and gid (unix(7))."""
+    size = struct.calcsize("3i")
+    process, uid, gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return process, uid, gid
+
+
+def _describe(client: socket.socket) -> str:
+    process, uid, _ = _credentials(client)
+    return f"process {process} of uid {uid}"
 
 
 class _Side:
     """One socket of a relay. framer: of what comes from it; outgoing: what waits to be sent to it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, limit: int = rpc.MAX_LENGTH) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.framer = rpc.Framer()
+        self.framer = rpc.Framer(limit)
         self.received: deque[int] = deque()
         self.outgoing: deque[tuple[memoryview, int | None]] = deque()
         self.waiting = 0
@@ -303,7 +319,7 @@ class _Relay:
     """Passes frames between a client and libvirt until one of them has gone."""
 
     def __init__(self, client: socket.socket, daemon: socket.socket, session: Session) -> None:
-        self._client = _Side(client)
+        self._client = _Side(client, FIRST_LENGTH)
         self._daemon = _Side(daemon)
         self._session = session
         self._poller = select.poll()
@@ -342,6 +358,8 @@ class _Relay:
             self._session.from_client(parcel)
         for parcel in self._daemon.parcels():
             self._session.from_daemon(parcel)
+        if self._session.opened:
+            self._client.framer.limit = rpc.MAX_LENGTH
         self._session.retry()
         for queue, side in ((self._session.to_daemon, self._daemon), (self._session.to_client, self._client)):
             while queue:

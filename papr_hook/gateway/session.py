@@ -19,10 +19,13 @@ from ..errors import PaprHookError
 from ..policy import Policy
 from . import rpc
 from .rewrite import Call, RefusalError, Reserve, Say, Steps, UpstreamError, rewriting, what
-from .rpc import Frame, Status, Type
+from .rpc import Domain, Frame, Status, Type
 
 FIRST_SERIAL = 0x80000000
 """libvirt's clients count from 1 (src/rpc/virnetclientprogram.c, src/remote/remote_driver.c)."""
+
+CONNECT_OPEN = 1
+"""Procedure of libvirt's src/remote/remote_protocol.x that lets a client in, after it has authenticated itself."""
 
 HELD_MOST = 5
 """Calls of one client that are being rewritten, before no more is read from it: as many as libvirt itself serves at
@@ -53,19 +56,19 @@ class Parcel:
 
 @dataclass
 class _Held:
-    """A call that is being rewritten. steps: its rewriting; uuid: the guest that it wants or has reserved."""
+    """A call that is being rewritten. steps: its rewriting; guest: what it wants to reserve, or has reserved."""
 
     parcel: Parcel
     steps: Steps
-    uuid: bytes | None = None
+    guest: Domain | None = None
     since: float = 0.0
 
 
 class Session:
     """A conversation. to_daemon, to_client: what is to be sent to whom, in order; whoever sends it empties them.
 
-    settings: reads the host's policy; say: tells the journal; clock: a monotonic one, in seconds; limit: what a step
-    of a rewriting runs in, which raises where that takes too long.
+    opened: whether libvirt has let the client in. settings: reads the host's policy; say: tells the journal; clock: a
+    monotonic one, in seconds; limit: what a step of a rewriting runs in, which raises where that takes too long.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Session:
     ) -> None:
         self.to_daemon: deque[Parcel] = deque()
         self.to_client: deque[Parcel] = deque()
+        self.opened = False
         self._settings = settings
         self._say = say
         self._reservations = reservations
@@ -113,6 +117,8 @@ class Session:
     def from_daemon(self, parcel: Parcel) -> None:
         """Take a frame that libvirt sent."""
         frame = parcel.frame
+        if (frame.program, frame.procedure, frame.type) == (rpc.PROGRAM, CONNECT_OPEN, Type.REPLY):
+            self.opened = self.opened or frame.status == Status.OK
         if frame.program != rpc.PROGRAM or frame.type not in (Type.REPLY, Type.REPLY_WITH_FDS):
             self.to_client.append(parcel)
             return
@@ -149,7 +155,7 @@ class Session:
             if isinstance(need, Call):
                 self._ask(held, need)
             else:
-                held.uuid, held.since = need.uuid, self._clock()
+                held.guest, held.since = need.guest, self._clock()
                 self._reserve(held)
 
     def _next(self, held: _Held, reply: Frame | None) -> Call | Reserve:
@@ -166,19 +172,21 @@ class Session:
         self.to_daemon.append(Parcel(call))
 
     def _reserve(self, held: _Held) -> None:
-        assert held.uuid is not None
-        if self._reservations.take(held.uuid):
+        assert held.guest is not None
+        if self._reservations.take(held.guest.uuid):
             self._go_on(held, None)
         elif self._clock() - held.since > PATIENCE:
-            held.uuid = None
-            held.steps.close()
-            self._give_up(held.parcel, TimeoutError("another attach to the same guest does not end"))
+            # Should both take the same vPHB, libvirt refuses the second its address.
+            text = f"guest '{held.guest.name}': another attach to it does not end, and is not waited for"
+            self._say(syslog.LOG_WARNING, text)
+            held.guest = None
+            self._go_on(held, None)
         else:
             self._queued.append(held)
 
     def _release(self, held: _Held) -> None:
-        if held.uuid is not None:
-            self._reservations.release(held.uuid)
+        if held.guest is not None:
+            self._reservations.release(held.guest.uuid)
 
     def _forward(self, held: _Held, payload: bytes) -> None:
         """Send a call on; in the very bytes where nothing changed."""
@@ -187,15 +195,16 @@ class Session:
             try:
                 parcel = Parcel(parcel.frame.with_payload(payload), parcel.descriptors)
             except rpc.ProtocolError as error:
+                self._release(held)
                 self._give_up(parcel, error)
                 return
-        if held.uuid is not None:
-            self._reserved[parcel.frame.serial] = held.uuid
+        if held.guest is not None:
+            self._reserved[parcel.frame.serial] = held.guest.uuid
         self.to_daemon.append(parcel)
 
     def _give_up(self, parcel: Parcel, error: Exception) -> None:
         """Send a call on as it is, and tell the journal why."""
         known = isinstance(error, (PaprHookError, rpc.ProtocolError, TimeoutError))
         text = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-        self._say(syslog.LOG_WARNING, f"{what(parcel.frame)} goes on as it is: {text}")
+        self._say(syslog.LOG_WARNING, f"{what(parcel.frame)} goes to libvirt as it is: {text}")
         self.to_daemon.append(parcel)

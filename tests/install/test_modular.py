@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from .hosts import BootedHost
-from .test_gateway import pci_roots
+from .test_gateway import pci_roots, verify
 from .test_install import CROWDED, INSTALL, ours, snapshot, wait
 
 pytestmark = pytest.mark.real
@@ -104,6 +104,11 @@ def test_gateway_that_does_not_start(gated: BootedHost, mend: str) -> None:
     gated.sh(f"mv /usr/bin/aside /usr/bin/papr-hook; {mend}")
     assert lays_out(gated)
     assert gated.sh("ls /run/libvirt/libvirt-sock", check=False).returncode != 0
+
+
+def test_units_are_well_formed(gated: BootedHost) -> None:
+    """systemd finds nothing wrong with them."""
+    verify(gated, "virtqemud")
 
 
 def test_nothing_failed_is_left(gated: BootedHost) -> None:

@@ -564,6 +564,7 @@ NOISE = {
     "length 0": bytes(28),
     "length 27": struct.pack(">7I", 27, 0, 0, 0, 0, 0, 0),
     "too long": struct.pack(">I", 0x7FFFFFFF),
+    "too long before it is let in": struct.pack(">I", 131_073),
     "text": b"GET / HTTP/1.0\r\n\r\n",
     "too many descriptors": struct.pack(">8I", 32, rpc.PROGRAM, 1, 1, 4, 0, 0, 33),
     "a frame and then noise": struct.pack(">7I", 28, KEEPALIVE, 1, PING, 2, 0, 0) + b"\xff" * 9,

@@ -62,13 +62,14 @@ class Judged:
             return self
         found = domain.read(domain.with_hostdevs(self.domain, beside), self.host_arch)
         assert found.guest is not None
-        return replace(self, domain=found, facts=host.facts_for(found.guest, self.policy))
+        return replace(self, domain=found, facts=host.facts_for(found.guest, self.policy, self.facts.hostdev_networks))
 
 
-def judge(data: bytes, policy: Policy, host_arch: str | None = None) -> Judged:
+def judge(data: bytes, policy: Policy, host_arch: str | None = None, networks: frozenset[str] = frozenset()) -> Judged:
     """Read a definition and ask the host about it.
 
-    data: the definition; policy: the host's; host_arch: see domain.read. Raises InputError.
+    data: the definition; policy: the host's; host_arch: see domain.read; networks: see host.facts_for. Raises
+    InputError.
     """
     found = domain.read(data, host_arch)
     if found.guest is None:
@@ -77,7 +78,7 @@ def judge(data: bytes, policy: Policy, host_arch: str | None = None) -> Judged:
     return Judged(
         found,
         policy,
-        host.facts_for(guest, policy),
+        host.facts_for(guest, policy, networks),
         policy.spares if guest.spares is None else guest.spares,
         (guest.mode or policy.mode) == "keep",
         host_arch,

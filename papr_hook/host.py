@@ -22,18 +22,23 @@ _NVLINK2 = ("ibm,gpu", "ibm,nvlink", "ibm,nvlink-speed", "memory-region")
 """What libvirt knows such a device by (ppc64VFIODeviceIsNV2Bridge in src/qemu/qemu_domain.c)."""
 
 
-def facts_for(guest: Guest, policy: Policy, proc: Path = Path("/proc")) -> HostFacts:
+def facts_for(
+    guest: Guest, policy: Policy, networks: frozenset[str] = frozenset(), proc: Path = Path("/proc")
+) -> HostFacts:
     """What the layout of a guest needs to know of this host.
 
-    policy: says where sysfs is, and where libvirt keeps its networks: persistent ones with its
+    networks: those that are known to hand out host devices, beside what the files tell. policy:
+    says where sysfs is, and where libvirt keeps its networks: persistent ones with its
     definitions, active ones in its run directory (src/conf/virnetworkobj.c). proc: where the
     kernel says what is mounted, and what the default route is.
     """
     sources = {device.source for device in guest.devices if device.source is not None}
     devices = _with_groups(sources, policy.sysfs)
+    handing, unread = _networks(guest, policy)
     return HostFacts(
         groups={address: device.group for address, device in devices.items() if device.group is not None},
-        hostdev_networks=_hostdev_networks(guest, policy),
+        hostdev_networks=handing | networks,
+        unread_networks=unread - networks,
         devices=_with_uses(devices, policy.sysfs, proc),
         node_cpus=_node_cpus(policy.sysfs) if guest.cells else {},
     )
@@ -177,22 +182,33 @@ def _interfaces(interface: Path, depth: int = 0) -> Iterable[str]:
                 yield from _interfaces(interface / name, depth + 1)
 
 
-def _hostdev_networks(guest: Guest, policy: Policy) -> frozenset[str]:
-    folders = (policy.definitions / "networks", policy.run / "network")
+def _networks(guest: Guest, policy: Policy) -> tuple[frozenset[str], frozenset[str]]:
+    """Of a guest's networks, those that hand out host devices, and those whose files may not be read."""
+    found: set[str] = set()
+    unread: set[str] = set()
     names = {device.network for device in guest.devices if device.network is not None}
-    return frozenset(
-        name
-        for name in names
-        if "/" not in name and any(_hands_out_hostdevs(folder / f"{name}.xml") for folder in folders)
-    )
+    for name in names:
+        for folder in (policy.definitions / "networks", policy.run / "network") if "/" not in name else ():
+            try:
+                data = (folder / f"{name}.xml").read_bytes()
+            except PermissionError:
+                unread.add(name)
+            except (OSError, ValueError):
+                continue
+            else:
+                found.update({name} if hands_out_hostdevs(data) else ())
+    return frozenset(found), frozenset(unread - found)
 
 
-def _hands_out_hostdevs(file: Path) -> bool:
-    """Whether a network's <forward mode='hostdev'> makes an interface a host device."""
+def hands_out_hostdevs(network: bytes) -> bool:
+    """Whether a network's <forward mode='hostdev'> makes an interface a host device.
+
+    network: its XML, as libvirt tells it or keeps it.
+    """
     try:
-        root = parse(file.read_bytes()).getroot()
-    except (OSError, ValueError, PaprHookError):
+        root = parse(network).getroot()
+    except PaprHookError:
         return False
-    network = root if root.tag == "network" else root.find("network")
-    forward = network.find("forward") if network is not None else None
+    inner = root if root.tag == "network" else root.find("network")
+    forward = inner.find("forward") if inner is not None else None
     return forward is not None and forward.get("mode") == "hostdev"

@@ -187,12 +187,14 @@ class HostFacts:
     """What a layout needs to know of the host.
 
     groups: the IOMMU group of each host device whose group could be read. hostdev_networks: the
-    libvirt networks that hand out host devices. devices: the devices passed through, and all
-    others of their groups. node_cpus: the processors of each NUMA node.
+    libvirt networks that hand out host devices. unread_networks: those that may, since their
+    files may not be read. devices: the devices passed through, and all others of their groups.
+    node_cpus: the processors of each NUMA node.
     """
 
     groups: Mapping[HostAddress, int] = field(default_factory=dict)
     hostdev_networks: frozenset[str] = frozenset()
+    unread_networks: frozenset[str] = frozenset()
     devices: Mapping[HostAddress, HostDevice] = field(default_factory=dict)
     node_cpus: Mapping[int, frozenset[int]] = field(default_factory=dict)
 

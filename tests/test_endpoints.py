@@ -190,7 +190,7 @@ def test_what_the_host_uses_is_never_added(on: Setup, tmp_path: Path, use: str) 
     (proc / name).write_text(text)
     found = domain.read(guest(hostdev("0001:01:00.0"))).guest
     assert found is not None
-    facts = host.facts_for(found, Policy(sysfs=sysfs, definitions=tmp_path, run=tmp_path), proc)
+    facts = host.facts_for(found, Policy(sysfs=sysfs, definitions=tmp_path, run=tmp_path), proc=proc)
     used_for = facts.devices[HostAddress(1, 1, 0, 1)].used_for
     assert used_for == ("a mounted disk" if use in ("disk", "swap") else "its default route")
     assert facts.devices[HostAddress(1, 1, 0, 0)].used_for is None

@@ -104,16 +104,27 @@ def where(device: bytes) -> str:
     return f"vPHB {int(at.get('bus', ''), 16)} slot {int(at.get('slot', ''), 16)}"
 
 
-def place(device: bytes, definitions: Sequence[bytes], settings: Policy) -> bytes:
+def unread_networks(device: bytes, definitions: Sequence[bytes], settings: Policy) -> frozenset[str]:
+    """The networks of a device and of a guest's definitions whose files may not be read. Raises InputError."""
+    tree = parse(device)
+    found = (_combined(tree.getroot(), definition) for definition in definitions)
+    known = [engine.judge(_bytes(one), settings).facts.unread_networks for one in found if one is not None]
+    return frozenset().union(*known)
+
+
+def place(
+    device: bytes, definitions: Sequence[bytes], settings: Policy, networks: frozenset[str] = frozenset()
+) -> bytes:
     """Give a device an address.
 
-    device: its XML; definitions: of the guest, all that it is going to be in; settings: the host's. Returns the very
+    device: its XML; definitions: of the guest, all that it is going to be in; settings: the host's; networks: those
+    that are known to hand out host devices, beside what the host's files tell. Returns the very
     bytes where there is nothing to do: it has an address, does not sit on PCI, the guest is none to lay out. Raises
     NoRoomError when the guest has no vPHB for it, InputError for what libvirt would not take either, and another
     PaprHookError when the guest runs with a layout that never had room for it.
     """
     tree = parse(device)
-    views = _views(tree, definitions, settings)
+    views = _views(tree, definitions, settings, networks)
     if not views or len(views) < len(definitions):
         return device
     shared = views[0].device.companions is not None
@@ -128,17 +139,19 @@ def missing(device: bytes, definitions: Sequence[bytes], settings: Policy) -> st
     where the endpoint is whole, or the device is none of a host's. An endpoint comes one device at a time, whatever
     complete_pe says of a definition: so that is no reason to refuse the attach. Raises InputError.
     """
-    parts = [view.missing for view in _views(parse(device), definitions, settings)]
+    parts = [view.missing for view in _views(parse(device), definitions, settings, frozenset())]
     return next((f"{part.device.name} {part}" for part in parts if part is not None), None)
 
 
-def _views(device: etree._ElementTree, definitions: Sequence[bytes], settings: Policy) -> list[View]:
-    views = (_view(device.getroot(), definition, settings) for definition in definitions)
+def _views(
+    device: etree._ElementTree, definitions: Sequence[bytes], settings: Policy, networks: frozenset[str]
+) -> list[View]:
+    views = (_view(device.getroot(), definition, settings, networks) for definition in definitions)
     return [view for view in views if view is not None]
 
 
-def _view(device: etree._Element, definition: bytes, settings: Policy) -> View | None:
-    """The device in a definition; None where it needs no place there."""
+def _combined(device: etree._Element, definition: bytes) -> etree._ElementTree | None:
+    """A definition with the device as its last; None where it has no devices."""
     tree = parse(definition)
     holder = tree.getroot().find("devices")
     if holder is None:
@@ -146,7 +159,15 @@ def _view(device: etree._Element, definition: bytes, settings: Policy) -> View |
     added = copy.deepcopy(device)
     added.tail = None
     holder.append(added)
-    judged = engine.judge(_bytes(tree), settings)
+    return tree
+
+
+def _view(device: etree._Element, definition: bytes, settings: Policy, networks: frozenset[str]) -> View | None:
+    """The device in a definition; None where it needs no place there."""
+    tree = _combined(device, definition)
+    if tree is None:
+        return None
+    judged = engine.judge(_bytes(tree), settings, networks=networks)
     holder = judged.domain.tree.getroot().find("devices")
     if judged.guest is None or holder is None:
         return None
@@ -163,7 +184,7 @@ def _view(device: etree._Element, definition: bytes, settings: Policy) -> View |
         unit=unit,
         units=units,
         running=tree.getroot().get("id") is not None,
-        complies=check.complies(engine.judge(definition, settings).violations()),
+        complies=check.complies(engine.judge(definition, settings, networks=networks).violations()),
         missing=next((part for part in parts if part.group == unit.group), None),
     )
 

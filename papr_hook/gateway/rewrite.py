@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Union
 
-from .. import engine
+from .. import engine, host
 from ..errors import PaprHookError
 from ..policy import Policy
 from . import attach
@@ -22,6 +22,8 @@ DEFINE_XML_FLAGS = 350
 GET_XML_DESC = 14
 IS_ACTIVE = 150
 HAS_MANAGED_SAVE_IMAGE = 183
+NETWORK_GET_XML_DESC = 43
+NETWORK_LOOKUP_BY_NAME = 46
 """Procedures of libvirt's src/remote/remote_protocol.x that questions are asked with."""
 
 XML_SECURE, XML_INACTIVE = 1, 2
@@ -87,25 +89,40 @@ def _second(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
 def _definition(payload: bytes, start: int, settings: Callable[[], Policy], say: Say) -> Steps:
     reader = Reader(payload[start:])
     data = reader.string()
-    laid_out = _laid_out(data, settings(), say)
+    laid_out = yield from _laid_out(data, settings(), say)
     if laid_out != data:
         payload = payload[:start] + string(laid_out) + payload[start + reader.at :]
     return payload
-    yield  # a generator, like the others, that has nothing to ask
 
 
-def _laid_out(data: bytes, settings: Policy, say: Say) -> bytes:
+def _laid_out(data: bytes, settings: Policy, say: Say) -> Steps:
     judged = engine.judge(data, settings)
     if judged.guest is None:
         return data
     name = judged.guest.name
     with _about(name):
+        if judged.facts.unread_networks:
+            networks = yield from _hostdev_networks(judged.facts.unread_networks)
+            judged = engine.judge(data, settings, networks=networks)
         laid_out, made = judged.laid_out()
     for warning in made.warnings if made is not None else ():
         say(syslog.LOG_WARNING, f"guest '{name}': {warning}")
     if laid_out != data:
         say(syslog.LOG_INFO, f"guest '{name}': laid out on its way to libvirt")
     return laid_out
+
+
+def _hostdev_networks(names: frozenset[str]) -> Generator[Call | Reserve, bytes, frozenset[str]]:
+    """Which networks hand out host devices, as libvirt tells the client, who may not read their files."""
+    found: set[str] = set()
+    for name in sorted(names):
+        try:
+            network = yield Call(NETWORK_LOOKUP_BY_NAME, string(name.encode()))
+            xml = Reader((yield Call(NETWORK_GET_XML_DESC, network + uint(0)))).string()
+        except UpstreamError:
+            continue  # libvirt will say so
+        found.update({name} if host.hands_out_hostdevs(xml) else ())
+    return frozenset(found)
 
 
 @contextmanager
@@ -145,7 +162,7 @@ def _start(payload: bytes, guest: Domain, flags: int, settings: Callable[[], Pol
             if Reader(saved).uint():
                 return payload
         data = Reader((yield Call(GET_XML_DESC, guest.raw + uint(XML_SECURE | XML_INACTIVE)))).string()
-    laid_out = _laid_out(data, settings(), say)
+    laid_out = yield from _laid_out(data, settings(), say)
     if laid_out != data:
         with _about(guest.name):
             yield Call(DEFINE_XML_FLAGS, string(laid_out) + uint(0))
@@ -179,7 +196,8 @@ def _attach(payload: bytes, reader: Reader, flags: int, settings: Callable[[], P
         definitions = []
         for question in wanted:
             definitions.append(Reader((yield question)).string())
-        placed = attach.place(device, definitions, settings())
+        networks = yield from _hostdev_networks(attach.unread_networks(device, definitions, settings()))
+        placed = attach.place(device, definitions, settings(), networks)
         missing = attach.missing(device, definitions, settings()) if placed != device else None
     if missing is not None:
         say(syslog.LOG_WARNING, f"guest '{guest.name}': {missing}; attach those, too")

@@ -745,6 +745,32 @@ def test_unprivileged_attach(gateway: Gateway, image: Image, root: Path) -> None
     assert complies(gateway.host.dumpxml("g"))
 
 
+def test_networks_that_a_peer_may_not_read(gateway: Gateway, image: Image, root: Path) -> None:
+    """libvirt tells it which of them hand out host devices: what they hand out never shares a vPHB."""
+    networks = {"virtual": "", "handing": "<forward mode='hostdev' managed='yes'><pf dev='sriov0'/></forward>"}
+    for name, forward in networks.items():
+        text = f"<network><name>{name}</name>{forward}</network>"
+        defined = directly(gateway, "net-define", "/dev/stdin", input=text)
+        assert defined.returncode == 0, defined.stderr
+    assert gateway.host.run(["stat", "-c", "%a", "/etc/libvirt/qemu/networks/handing.xml"]).stdout == "600\n"
+    gateway.host.write("/etc/papr-hook.conf", "[papr-hook]\noverflow = share\nspares = 0\n")
+    try:
+        gateway.host.define(old_guest(image, root))
+        gateway.host.virsh("start", "--paused", "g")
+        for name in networks:
+            nic = f"<interface type='network'><source network='{name}'/><model type='virtio'/></interface>"
+            gateway.host.write(f"/run/{name}.xml", nic)
+        for uid in (0, UID):
+            done = peer(gateway, uid, "", CLIENTS, "attach-device", "g", "/run/handing.xml", "--live")
+            assert "papr-hook: guest 'g': no empty vPHB is left" in done.stderr
+            done = peer(gateway, uid, "", CLIENTS, "attach-device", "g", "/run/virtual.xml", "--live")
+            assert "network 'virtual' is not active" in done.stderr
+    finally:
+        gateway.host.run(["rm", "/etc/papr-hook.conf"])
+        for name in networks:
+            directly(gateway, "net-undefine", name)
+
+
 # Other clients
 
 

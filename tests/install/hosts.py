@@ -215,8 +215,8 @@ class SysvHost(BootedHost):
     def stop(self) -> None:
         """End the host, which nspawn has no signal for."""
         if self._nspawn is not None and self._leader:
-            self.run("init", "0", check=False)
             with contextlib.suppress(subprocess.TimeoutExpired):
+                self.run("init", "0", check=False)
                 self._nspawn.wait(STOP_SECONDS)
         super().stop()
 

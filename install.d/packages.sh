@@ -37,7 +37,7 @@ check_distribution() {
 
 check_libvirt() {
     local daemon text=
-    for daemon in virtqemud libvirtd; do
+    for daemon in "${DAEMONS[@]}"; do
         text=$(PATH=$PATH:/usr/sbin:/sbin command "$daemon" --version 2>/dev/null) && break
     done
     libvirt=$(grep -oE '[0-9]+(\.[0-9]+)+' <<<"$text" | head -n 1) ||

@@ -20,23 +20,24 @@ from .hosts import RELEASES, BootedHost, make_root
 
 
 @pytest.fixture(scope="session")
-def roots() -> Iterator[dict[str, Path]]:
-    """Make the roots of all releases, by their names."""
+def cache() -> Iterator[Path]:
+    """Make a directory for what is built once, where there is none that is kept."""
     with ExitStack() as stack:
-        cache = os.environ.get("PAPR_TEST_CACHE")
-        directory = Path(cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="papr-"))).resolve()
-        with ThreadPoolExecutor() as pool:
-            made = pool.map(lambda release: make_root(release, directory), RELEASES)
-            yield dict(zip(RELEASES, made))
+        kept = os.environ.get("PAPR_TEST_CACHE")
+        yield Path(kept or stack.enter_context(tempfile.TemporaryDirectory(prefix="papr-"))).resolve()
 
 
 @pytest.fixture(scope="session")
-def image() -> Iterator[guest.Image]:
+def roots(cache: Path) -> dict[str, Path]:
+    """Make the roots of all releases, by their names."""
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(RELEASES, pool.map(lambda release: make_root(release, cache), RELEASES)))
+
+
+@pytest.fixture(scope="session")
+def image(cache: Path) -> guest.Image:
     """Build what a test guest boots."""
-    with ExitStack() as stack:
-        cache = os.environ.get("PAPR_TEST_CACHE")
-        directory = Path(cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="papr-"))).resolve()
-        yield guest.build(directory)
+    return guest.build(cache)
 
 
 @contextmanager

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,12 +15,9 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[BootedHost]:
+def host(cache: Path) -> Iterator[BootedHost]:
     """Boot a host with sysvinit and a copy of the project: each test leaves it as it found it."""
-    with ExitStack() as stack:
-        cache = os.environ.get("PAPR_TEST_CACHE")
-        directory = Path(cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="papr-"))).resolve()
-        one = stack.enter_context(SysvHost(make_root("bookworm", directory, "sysvinit"), "sysv"))
+    with SysvHost(make_root("bookworm", cache, "sysvinit"), "sysv") as one:
         one.copy_project()
         yield one
 

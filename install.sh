@@ -137,7 +137,7 @@ choose_hook() {
 # sample: print the configuration that this version comes with.
 sample() {
     PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here "$PYTHON" -c \
-        'import sys; from papr_hook import policy; sys.stdout.write(policy.sample())'
+        'import sys; from papr_hook.config import sample_config; sys.stdout.write(sample_config())'
 }
 
 # Whether somebody changed the configuration: it is not what the version that is there came with, nor what this does.

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from . import engine
-from .policy import Policy
-from .virt import Connection
+from . import pipeline
+from .config import Config
+from .virt.connection import Connection
 
 
-def adopt(connection: Connection, guest: str, policy: Policy) -> tuple[str, bool]:
+def adopt(connection: Connection, guest: str, config: Config) -> tuple[str, bool]:
     """Lay out one guest's definition and define it.
 
     connection: to its host; guest: its name or UUID; policy: the host's. Returns a line that
     says what was done, and whether the definition was changed. Raises LibvirtError, InputError
     or LayoutError, and then nothing was defined.
     """
-    judged = engine.judge(connection.definition(guest), policy)
-    name = judged.domain.guest.name if judged.domain.guest is not None else guest
-    if judged.domain.guest is None:
+    analysis = pipeline.analyze(connection.definition(guest), config)
+    name = analysis.domain.guest.name if analysis.domain.guest is not None else guest
+    if analysis.domain.guest is None:
         return f"{guest}: not a pseries guest, left alone", False
-    if judged.kept:
+    if analysis.kept:
         return f"{name}: mode is keep, left alone", False
-    data, _ = judged.laid_out()
-    if data == judged.domain.data:
+    data, _ = analysis.apply_layout()
+    if data == analysis.domain.data:
         return f"{name}: complies", False
     if not connection.is_persistent(guest):
         return f"{name}: is transient, so it has no definition to change", False

@@ -13,9 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TextIO
 
-from . import __version__, adopt, check, engine, files, memlock, policy
+from . import __version__, adopt, files, pipeline, schema
+from .config import CONF, Config, load_config
 from .errors import ConfError, InputError, LayoutError, PaprHookError
-from .virt import connect
+from .layout import check, memlock
+from .render import tree
+from .virt.connection import connect
 
 EXAMPLES = """\
 examples:
@@ -116,7 +119,7 @@ def _gateway_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--upstream", type=Path, metavar="PATH", help="libvirt's own socket (default: upstream/NAME beside it)"
     )
     for command in (attaching, serving):
-        command.add_argument("--conf", type=Path, metavar="FILE", help=f"default: {policy.CONF}")
+        command.add_argument("--conf", type=Path, metavar="FILE", help=f"default: {CONF}")
 
 
 def _command(
@@ -138,16 +141,16 @@ def _command(
 
 
 def _policy_options(command: argparse.ArgumentParser) -> None:
-    table = policy.Policy.settings()
-    command.add_argument("--conf", type=Path, metavar="FILE", help=f"default: {policy.CONF}")
+    table = Config.settings()
+    command.add_argument("--conf", type=Path, metavar="FILE", help=f"default: {CONF}")
     for name in ("spares", "sysfs"):
         field = table[name]
         text = f"{field.metadata['doc']} (default: {field.default}, or what the conf says)"
         command.add_argument(f"--{name}", metavar="N" if name == "spares" else "DIR", help=text)
 
 
-def _policy(options: argparse.Namespace) -> policy.Policy:
-    found = policy.load(options.conf)
+def _policy(options: argparse.Namespace) -> Config:
+    found = load_config(options.conf)
     if options.spares is not None:
         found = found.override("spares", options.spares, "--spares")
     if options.sysfs is not None:
@@ -165,8 +168,8 @@ def _where(options: argparse.Namespace) -> str:
     return "standard input: " if options.source == "-" else f"{options.source}: "
 
 
-def _judge(options: argparse.Namespace, stdin: BinaryIO) -> engine.Judged:
-    settings = _policy(options)
+def _judge(options: argparse.Namespace, stdin: BinaryIO) -> pipeline.Analysis:
+    config = _policy(options)
     if options.connect is None:
         data = files.read(options.source, stdin)
     else:
@@ -174,28 +177,28 @@ def _judge(options: argparse.Namespace, stdin: BinaryIO) -> engine.Judged:
             raise InputError("-c needs the name of a guest")
         with connect(options.connect) as connection:
             data = connection.definition(options.source)
-    judged = engine.judge(data, settings, options.host_arch)
+    analysis = pipeline.analyze(data, config, options.host_arch)
     if options.spares is not None:
         # What is said on the command line counts more than what the definition asks for.
-        judged = replace(judged, spares=settings.spares)
-    return judged
+        analysis = replace(analysis, spares=config.spares)
+    return analysis
 
 
 def _layout(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
     if options.in_place and (options.source == "-" or options.connect is not None):
         raise InputError("-i needs a FILE to write back to")
-    judged = _judge(options, stdin)
-    data, made = judged.laid_out()
-    if made is not None and judged.guest is not None:
+    analysis = _judge(options, stdin)
+    data, made = analysis.apply_layout()
+    if made is not None and analysis.guest is not None:
         notes = [f"warning: {warning}" for warning in made.warnings]
-        if data != judged.domain.data:
-            notes.append(memlock.cost(judged.guest, judged.facts, len(made.phbs)))
+        if data != analysis.domain.data:
+            notes.append(memlock.cost(analysis.guest, analysis.topology, len(made.phbs)))
         for note in notes:
             print(f"papr-hook: {_where(options)}{note}", file=sys.stderr)
     if options.diff:
-        stdout.writelines(_diff(judged.domain.data, data, options.source))
+        stdout.writelines(_diff(analysis.domain.data, data, options.source))
     if options.in_place:
-        if data != judged.domain.data:
+        if data != analysis.domain.data:
             files.replace(options.source, data)
     elif not options.diff:
         _write(stdout, data)
@@ -221,16 +224,16 @@ def _write(stdout: TextIO, data: bytes) -> None:
 
 
 def _check(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
-    judged = _judge(options, stdin)
-    if judged.domain.guest is None:
+    analysis = _judge(options, stdin)
+    if analysis.domain.guest is None:
         print("not a pseries guest: nothing to check", file=stdout)
         return 0
-    if judged.kept:
+    if analysis.kept:
         print("mode is keep: not checked", file=stdout)
         return 0
     if options.schema:
-        return _check_schema(judged.domain.data, stdout)
-    violations = judged.violations()
+        return _check_schema(analysis.domain.data, stdout)
+    violations = analysis.violations()
     if options.strict:
         violations = tuple(replace(violation, warning=False) for violation in violations)
     for violation in violations:
@@ -242,9 +245,8 @@ def _check(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
 
 def _check_schema(data: bytes, stdout: TextIO) -> int:
     # xmlschema takes longer to load than every other command takes to run.
-    from . import contract
 
-    broken = contract.violations(data)
+    broken = schema.violations(data)
     for assertion in broken:
         print(assertion, file=stdout)
     if not broken:
@@ -254,27 +256,26 @@ def _check_schema(data: bytes, stdout: TextIO) -> int:
 
 def _show(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
     # rich is needed by this command alone, and takes longer to load than the others run.
-    from . import show
 
-    judged = _judge(options, stdin)
-    if judged.domain.guest is None:
+    analysis = _judge(options, stdin)
+    if analysis.domain.guest is None:
         print("not a pseries guest: no vPHBs to show", file=stdout)
         return 0
-    show.show(judged.domain.guest, judged.facts, stdout)
+    tree.show(analysis.domain.guest, analysis.topology, stdout)
     with contextlib.suppress(LayoutError):
-        made = judged.laid_out()[1]
-        phbs = made.phbs if made is not None else judged.domain.guest.phbs
-        print(memlock.cost(judged.domain.guest, judged.facts, len(phbs)), file=stdout)
+        made = analysis.apply_layout()[1]
+        phbs = made.phbs if made is not None else analysis.domain.guest.phbs
+        print(memlock.cost(analysis.domain.guest, analysis.topology, len(phbs)), file=stdout)
     return 0
 
 
 def _adopt(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
-    settings = _policy(options)
+    config = _policy(options)
     status = 0
-    with connect(options.connect or settings.uri) as connection:
+    with connect(options.connect or config.uri) as connection:
         for guest in options.guests or connection.guests():
             try:
-                line, _ = adopt.adopt(connection, guest, settings)
+                line, _ = adopt.adopt(connection, guest, config)
                 print(line, file=stdout)
             except PaprHookError as error:
                 print(f"papr-hook: {guest}: {error}", file=sys.stderr)
@@ -286,11 +287,11 @@ def _attach(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int
     from .gateway.command import attach_device
     from .gateway.rewrite import AFFECT_CONFIG, AFFECT_LIVE
 
-    settings = _policy(options)
+    config = _policy(options)
     flags = AFFECT_LIVE * options.live | AFFECT_CONFIG * options.config
     device = files.read(options.file, stdin)
-    with connect(options.connect or settings.uri) as connection:
-        place, missing = attach_device(connection, options.guest, device, flags, settings)
+    with connect(options.connect or config.uri) as connection:
+        place, missing = attach_device(connection, options.guest, device, flags, config)
     if missing is not None:
         print(f"papr-hook: {options.guest}: warning: {missing}; attach those, too", file=sys.stderr)
     print(f"{options.guest}: attached{f' on {place}' if place else ''}", file=stdout)

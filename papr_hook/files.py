@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
-from .domain.xmltext import MAX_BYTES
+from .domainxml.text import MAX_BYTES
 from .errors import InputError
 
 

@@ -18,26 +18,17 @@ MAX_SLOT = 31
 
 
 @dataclass(frozen=True, order=True)
-class Address:
-    """A device's address as libvirt counts: the bus is the index of a PCI controller."""
+class PciAddress:
+    """A PCI address, written as sysfs and libvirt's messages write it.
 
-    bus: int
-    slot: int
-    function: int = 0
+    On the host, domain and bus are the kernel's. In a guest, libvirt's domain is 0 for every vPHB, and bus is the
+    index of the PCI controller (libvirt docs/pci-addresses.rst).
+    """
+
     domain: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function:x}"
-
-
-@dataclass(frozen=True, order=True)
-class HostAddress:
-    """A PCI device of the host, named as sysfs names it."""
-
-    domain: int
-    bus: int
-    slot: int
-    function: int
+    bus: int = 0
+    slot: int = 0
+    function: int = 0
 
     def __str__(self) -> str:
         return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function:x}"
@@ -59,9 +50,9 @@ class Device:
 
     name: str
     line: int | None = None
-    address: Address | None = None
+    address: PciAddress | None = None
     passthrough: bool = False
-    source: HostAddress | None = None
+    source: PciAddress | None = None
     mediated: bool = False
     network: str | None = None
     companions: str | None = None
@@ -96,7 +87,7 @@ class Bridge:
     index: int
     model: str
     line: int | None = None
-    address: Address | None = None
+    address: PciAddress | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +136,7 @@ class Guest:
     cells: tuple[Cell, ...] = ()
     memory: Memory = Memory()
     vfio: bool = False
-    unassigned: frozenset[HostAddress] = frozenset()
+    unassigned: frozenset[PciAddress] = frozenset()
 
     @property
     def used_by_commandline(self) -> frozenset[int]:
@@ -163,12 +154,12 @@ class HostDevice:
     the host itself needs it for, e.g. its default route. nvlink2: a GPU's NVLink2 bridge or GPU.
     """
 
-    address: HostAddress
-    group: int | None = None
+    address: PciAddress
+    iommu_group: int | None = None
     pci_class: int | None = None
     driver: str | None = None
     node: int | None = None
-    parent: HostAddress | None = None
+    parent: PciAddress | None = None
     used_for: str | None = None
     nvlink2: bool = False
 
@@ -183,19 +174,19 @@ class HostDevice:
 
 
 @dataclass(frozen=True)
-class HostFacts:
+class HostTopology:
     """What a layout needs to know of the host.
 
-    groups: the IOMMU group of each host device whose group could be read. hostdev_networks: the
+    iommu_groups: the IOMMU group of each host device whose group could be read. hostdev_networks: the
     libvirt networks that hand out host devices. unread_networks: those that may, since their
     files may not be read. devices: the devices passed through, and all others of their groups.
     node_cpus: the processors of each NUMA node.
     """
 
-    groups: Mapping[HostAddress, int] = field(default_factory=dict)
+    iommu_groups: Mapping[PciAddress, int] = field(default_factory=dict)
     hostdev_networks: frozenset[str] = frozenset()
     unread_networks: frozenset[str] = frozenset()
-    devices: Mapping[HostAddress, HostDevice] = field(default_factory=dict)
+    devices: Mapping[PciAddress, HostDevice] = field(default_factory=dict)
     node_cpus: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
 
@@ -204,10 +195,10 @@ class Layout:
     """Where everything goes.
 
     phbs: all vPHBs, by index.
-    places: the address of each of the guest's devices, in their order.
+    addresses: the address of each of the guest's devices, in their order.
     warnings: what a person should know, a line each.
     """
 
     phbs: tuple[Phb, ...]
-    places: tuple[Address, ...]
+    addresses: tuple[PciAddress, ...]
     warnings: tuple[str, ...] = ()

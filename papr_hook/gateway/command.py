@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
 
-from .. import policy
+from .. import hotplug
+from ..config import Config, load_config
 from ..errors import ConfError
-from ..virt import Connection
-from . import attach, server
+from ..virt.connection import Connection
+from . import server
 from .rewrite import definitions_of
 from .session import PATIENCE
 
@@ -38,7 +39,7 @@ def gateway(listen: Path | None, upstream: Path | None, conf: Path | None) -> No
         raise ConfError("systemd passed no sockets, and --listen names none")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
-    server.serve(ways, _run_directory(conf), lambda: policy.load(conf))
+    server.serve(ways, _run_directory(conf), lambda: load_config(conf))
 
 
 def upstream_of(path: Path) -> Path:
@@ -48,14 +49,14 @@ def upstream_of(path: Path) -> Path:
 
 def _run_directory(conf: Path | None) -> Path:
     try:
-        return policy.load(conf).run
+        return load_config(conf).libvirt_run_dir
     except ConfError as error:
         server.say(syslog.LOG_ERR, f"{error}; until that is mended, everything goes to libvirt as it is")
-        return policy.Policy().run
+        return Config().libvirt_run_dir
 
 
 def attach_device(
-    connection: Connection, guest: str, device: bytes, flags: int, settings: policy.Policy
+    connection: Connection, guest: str, device: bytes, flags: int, config: Config
 ) -> tuple[str, str | None]:
     """Attach a device to a guest, on a vPHB of its own.
 
@@ -64,15 +65,15 @@ def attach_device(
     of its endpoint is missing now, None where nothing is. Raises PaprHookError.
     """
     placed, missing = device, None
-    locks, uuid = server.open_locks(settings.run), UUID(connection.uuid(guest)).bytes
-    if attach.may_need_place(device):
+    locks, uuid = server.open_locks(config.libvirt_run_dir), UUID(connection.uuid(guest)).bytes
+    if hotplug.may_need_place(device):
         deadline = time.monotonic() + PATIENCE
         while not locks.take(uuid) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         definitions = [connection.xml(guest, flag) for flag in definitions_of(flags)]
-        placed = attach.place(device, definitions, settings)
-        missing = attach.missing(device, definitions, settings)
+        placed = hotplug.place(device, definitions, config)
+        missing = hotplug.missing(device, definitions, config)
     if placed == device:
         locks.release(uuid)  # a gateway on the way may want it
     connection.attach(guest, placed, flags)
-    return "" if placed == device else attach.where(placed), missing
+    return "" if placed == device else hotplug.where(placed), missing

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Union
 
-from .. import engine, host
+from .. import hotplug, pipeline
+from ..config import Config
 from ..errors import PaprHookError
-from ..policy import Policy
-from . import attach
-from .rpc import PROGRAM, VERSION, Domain, Frame, ProtocolError, Reader, Type, string, uint
+from ..host import topology
+from .protocol import PROGRAM, VERSION, Domain, Frame, ProtocolError, Reader, Type, string, uint
 
 DEFINE_XML_FLAGS = 350
 GET_XML_DESC = 14
@@ -62,7 +62,7 @@ Steps = Generator[Union[Call, Reserve], bytes, bytes]
 """A rewriting: yields what it needs, returns the payload that goes to libvirt."""
 
 
-def rewriting(frame: Frame, settings: Callable[[], Policy], say: Say) -> Steps | None:
+def rewriting(frame: Frame, load_config: Callable[[], Config], say: Say) -> Steps | None:
     """How a client's frame is rewritten; None for one that is none of the gateway's business.
 
     settings: reads the host's policy; say: tells the journal. The steps may raise anything: then the frame goes on as
@@ -71,40 +71,40 @@ def rewriting(frame: Frame, settings: Callable[[], Policy], say: Say) -> Steps |
     if (frame.program, frame.version) != (PROGRAM, VERSION) or frame.type not in (Type.CALL, Type.CALL_WITH_FDS):
         return None
     rule = _RULES.get(frame.procedure)
-    return None if rule is None else rule(frame.payload, settings, say)
+    return None if rule is None else rule(frame.payload, load_config, say)
 
 
-def _first(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+def _first(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
     """A call whose first argument is a definition."""
-    return _definition(payload, 0, settings, say)
+    return _definition(payload, 0, load_config, say)
 
 
-def _second(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+def _second(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
     """A call whose second argument is a definition; the first is a string too."""
     reader = Reader(payload)
     reader.string()
-    return _definition(payload, reader.at, settings, say)
+    return _definition(payload, reader.at, load_config, say)
 
 
-def _definition(payload: bytes, start: int, settings: Callable[[], Policy], say: Say) -> Steps:
+def _definition(payload: bytes, start: int, load_config: Callable[[], Config], say: Say) -> Steps:
     reader = Reader(payload[start:])
     data = reader.string()
-    laid_out = yield from _laid_out(data, settings(), say)
+    laid_out = yield from _laid_out(data, load_config(), say)
     if laid_out != data:
         payload = payload[:start] + string(laid_out) + payload[start + reader.at :]
     return payload
 
 
-def _laid_out(data: bytes, settings: Policy, say: Say) -> Steps:
-    judged = engine.judge(data, settings)
-    if judged.guest is None:
+def _laid_out(data: bytes, load_config: Config, say: Say) -> Steps:
+    analysis = pipeline.analyze(data, load_config)
+    if analysis.guest is None:
         return data
-    name = judged.guest.name
+    name = analysis.guest.name
     with _about(name):
-        if judged.facts.unread_networks:
-            networks = yield from _hostdev_networks(judged.facts.unread_networks)
-            judged = engine.judge(data, settings, networks=networks)
-        laid_out, made = judged.laid_out()
+        if analysis.topology.unread_networks:
+            networks = yield from _hostdev_networks(analysis.topology.unread_networks)
+            analysis = pipeline.analyze(data, load_config, networks=networks)
+        laid_out, made = analysis.apply_layout()
     for warning in made.warnings if made is not None else ():
         say(syslog.LOG_WARNING, f"guest '{name}': {warning}")
     if laid_out != data:
@@ -121,7 +121,7 @@ def _hostdev_networks(names: frozenset[str]) -> Generator[Call | Reserve, bytes,
             xml = Reader((yield Call(NETWORK_GET_XML_DESC, network + uint(0)))).string()
         except UpstreamError:
             continue  # libvirt will say so
-        found.update({name} if host.hands_out_hostdevs(xml) else ())
+        found.update({name} if topology.hands_out_hostdevs(xml) else ())
     return frozenset(found)
 
 
@@ -130,24 +130,24 @@ def _about(guest: str) -> Iterator[None]:
     """Have an error say which guest it is about."""
     try:
         yield
-    except attach.NoRoomError as error:
+    except hotplug.NoRoomError as error:
         raise RefusalError(f"papr-hook: guest '{guest}': {error}") from None
     except (PaprHookError, ProtocolError, TimeoutError) as error:
         raise PaprHookError(f"guest '{guest}': {error}") from error
 
 
-def _start_plain(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+def _start_plain(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
     """A start without flags."""
-    return _start(payload, Reader(payload).domain(), 0, settings, say)
+    return _start(payload, Reader(payload).domain(), 0, load_config, say)
 
 
-def _start_with_flags(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+def _start_with_flags(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
     reader = Reader(payload)
     guest = reader.domain()
-    return _start(payload, guest, reader.uint(), settings, say)
+    return _start(payload, guest, reader.uint(), load_config, say)
 
 
-def _start(payload: bytes, guest: Domain, flags: int, settings: Callable[[], Policy], say: Say) -> Steps:
+def _start(payload: bytes, guest: Domain, flags: int, load_config: Callable[[], Config], say: Say) -> Steps:
     """A start: its guest's definition is laid out first, unless a saved state with a layout is what starts.
 
     The passwords of a definition are in it only when it is read with SECURE, and it is that of the next start only
@@ -162,7 +162,7 @@ def _start(payload: bytes, guest: Domain, flags: int, settings: Callable[[], Pol
             if Reader(saved).uint():
                 return payload
         data = Reader((yield Call(GET_XML_DESC, guest.raw + uint(XML_SECURE | XML_INACTIVE)))).string()
-    laid_out = yield from _laid_out(data, settings(), say)
+    laid_out = yield from _laid_out(data, load_config(), say)
     if laid_out != data:
         with _about(guest.name):
             yield Call(DEFINE_XML_FLAGS, string(laid_out) + uint(0))
@@ -170,25 +170,25 @@ def _start(payload: bytes, guest: Domain, flags: int, settings: Callable[[], Pol
     return payload
 
 
-def _attach_plain(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+def _attach_plain(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
     """An attach without flags, which goes to the running guest."""
     reader = Reader(payload)
-    return _attach(payload, reader, AFFECT_LIVE, settings, say)
+    return _attach(payload, reader, AFFECT_LIVE, load_config, say)
 
 
-def _attach_with_flags(payload: bytes, settings: Callable[[], Policy], say: Say) -> Steps:
+def _attach_with_flags(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
     reader = Reader(payload)
     reader.domain()
     reader.string()
-    return _attach(payload, Reader(payload), reader.uint(), settings, say)
+    return _attach(payload, Reader(payload), reader.uint(), load_config, say)
 
 
-def _attach(payload: bytes, reader: Reader, flags: int, settings: Callable[[], Policy], say: Say) -> Steps:
+def _attach(payload: bytes, reader: Reader, flags: int, load_config: Callable[[], Config], say: Say) -> Steps:
     guest = reader.domain()
     start = reader.at
     device = reader.string()
     with _about(guest.name):
-        if not attach.may_need_place(device):
+        if not hotplug.may_need_place(device):
             return payload
         wanted = [Call(GET_XML_DESC, guest.raw + uint(flag)) for flag in definitions_of(flags)]
         yield wanted[0]  # whom libvirt does not let read the guest is not to keep others from it
@@ -196,9 +196,9 @@ def _attach(payload: bytes, reader: Reader, flags: int, settings: Callable[[], P
         definitions = []
         for question in wanted:
             definitions.append(Reader((yield question)).string())
-        networks = yield from _hostdev_networks(attach.unread_networks(device, definitions, settings()))
-        placed = attach.place(device, definitions, settings(), networks)
-        missing = attach.missing(device, definitions, settings()) if placed != device else None
+        networks = yield from _hostdev_networks(hotplug.unread_networks(device, definitions, load_config()))
+        placed = hotplug.place(device, definitions, load_config(), networks)
+        missing = hotplug.missing(device, definitions, load_config()) if placed != device else None
     if missing is not None:
         say(syslog.LOG_WARNING, f"guest '{guest.name}': {missing}; attach those, too")
     return payload[:start] + string(placed) + payload[reader.at :]
@@ -219,7 +219,7 @@ def what(frame: Frame) -> str:
     return "a start" if rule in (_start_plain, _start_with_flags) else "a definition"
 
 
-_RULES: Mapping[int, Callable[[bytes, Callable[[], Policy], Say], Steps]] = {
+_RULES: Mapping[int, Callable[[bytes, Callable[[], Config], Say], Steps]] = {
     8: _attach_plain,  # DOMAIN_ATTACH_DEVICE
     9: _start_plain,  # DOMAIN_CREATE
     10: _first,  # DOMAIN_CREATE_XML

@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from ..policy import Policy
-from . import rpc
+from ..config import Config
+from . import protocol
 from .session import Parcel, Session
 
 SO_PEERGROUPS = 59  # Linux include/uapi/asm-generic/socket.h; Python has no name for it
@@ -125,7 +125,7 @@ def listen(path: Path, like: Path) -> socket.socket:
     return one
 
 
-def serve(ways: Mapping[socket.socket, Path], run: Path, settings: Callable[[], Policy]) -> NoReturn:
+def serve(ways: Mapping[socket.socket, Path], run: Path, load_config: Callable[[], Config]) -> NoReturn:
     """Serve every client that comes, until a signal ends the process; those that are there go on then.
 
     ways: where clients come, each with libvirt's own socket; run: libvirt's run directory; settings: reads the host's
@@ -152,7 +152,7 @@ def serve(ways: Mapping[socket.socket, Path], run: Path, settings: Callable[[], 
                 time.sleep(ACCEPT_AGAIN)
                 continue
             with client:
-                _fork(client, listener, ways, run, settings)
+                _fork(client, listener, ways, run, load_config)
 
 
 def _fork(
@@ -160,7 +160,7 @@ def _fork(
     listener: socket.socket,
     ways: Mapping[socket.socket, Path],
     run: Path,
-    settings: Callable[[], Policy],
+    load_config: Callable[[], Config],
 ) -> None:
     """Serve a client in a child."""
     try:
@@ -174,11 +174,11 @@ def _fork(
     try:
         for one in ways:
             one.close()
-        _serve_client(client, ways[listener], run, settings)
+        _serve_client(client, ways[listener], run, load_config)
         status = 0
     except UnservableError as error:
         say(syslog.LOG_ERR, f"refused {_describe(client)}: {error}")
-    except rpc.ProtocolError as error:
+    except protocol.ProtocolError as error:
         say(syslog.LOG_WARNING, f"ended the connection of {_describe(client)}: {error}")
     except ConnectionError:
         pass  # a side went away in the middle of something, which ends the connection without a gateway, too
@@ -188,7 +188,7 @@ def _fork(
         os._exit(status)
 
 
-def _serve_client(client: socket.socket, upstream: Path, run: Path, settings: Callable[[], Policy]) -> None:
+def _serve_client(client: socket.socket, upstream: Path, run: Path, load_config: Callable[[], Config]) -> None:
     signal.signal(signal.SIGALRM, _too_long)
     locks = open_locks(run)
     take_identity(client)
@@ -197,7 +197,7 @@ def _serve_client(client: socket.socket, upstream: Path, run: Path, settings: Ca
         daemon.connect(str(upstream))
     except OSError as error:
         raise UnservableError(f"libvirt does not answer at {upstream}: {error.strerror}") from None
-    _Relay(client, daemon, Session(settings, say, locks, limit=_limit)).run()
+    _Relay(client, daemon, Session(load_config, say, locks, limit=_limit)).run()
 
 
 @contextmanager
@@ -249,10 +249,10 @@ def _describe(client: socket.socket) -> str:
 class _Side:
     """One socket of a relay. framer: of what comes from it; outgoing: what waits to be sent to it."""
 
-    def __init__(self, sock: socket.socket, limit: int = rpc.MAX_LENGTH) -> None:
+    def __init__(self, sock: socket.socket, limit: int = protocol.MAX_LENGTH) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.framer = rpc.Framer(limit)
+        self.framer = protocol.Framer(limit)
         self.received: deque[int] = deque()
         self.outgoing: deque[tuple[memoryview, int | None]] = deque()
         self.waiting = 0
@@ -270,7 +270,7 @@ class _Side:
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
                 self.received.extend(numbers)
         if flags & socket.MSG_CTRUNC:
-            raise rpc.RemoteProtocolError("more descriptors at once than the protocol knows")
+            raise protocol.RemoteProtocolError("more descriptors at once than the protocol knows")
         self.ended = not data
         self.framer.receive(data)
 
@@ -279,10 +279,10 @@ class _Side:
         found = []
         while (frame := self.framer.next_frame()) is not None:
             if len(self.received) < frame.descriptors:
-                raise rpc.RemoteProtocolError("a descriptor was announced and did not come")
+                raise protocol.RemoteProtocolError("a descriptor was announced and did not come")
             found.append(Parcel(frame, tuple(self.received.popleft() for _ in range(frame.descriptors))))
         if len(self.received) != self.framer.descriptors_read:
-            raise rpc.RemoteProtocolError("a descriptor came that was not announced")
+            raise protocol.RemoteProtocolError("a descriptor came that was not announced")
         return found
 
     def put(self, parcel: Parcel) -> None:
@@ -312,7 +312,7 @@ class _Side:
                 self.outgoing[0] = (data[sent:], None)
 
 
-_ANCILLARY = socket.CMSG_SPACE(rpc.MAX_DESCRIPTORS * struct.calcsize("i"))
+_ANCILLARY = socket.CMSG_SPACE(protocol.MAX_DESCRIPTORS * struct.calcsize("i"))
 
 
 class _Relay:
@@ -359,7 +359,7 @@ class _Relay:
         for parcel in self._daemon.parcels():
             self._session.from_daemon(parcel)
         if self._session.opened:
-            self._client.framer.limit = rpc.MAX_LENGTH
+            self._client.framer.limit = protocol.MAX_LENGTH
         self._session.retry()
         for queue, side in ((self._session.to_daemon, self._daemon), (self._session.to_client, self._client)):
             while queue:

@@ -15,11 +15,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..config import Config
 from ..errors import PaprHookError
-from ..policy import Policy
-from . import rpc
+from . import protocol
+from .protocol import Domain, Frame, Status, Type
 from .rewrite import Call, RefusalError, Reserve, Say, Steps, UpstreamError, rewriting, what
-from .rpc import Domain, Frame, Status, Type
 
 FIRST_SERIAL = 0x80000000
 """libvirt's clients count from 1 (src/rpc/virnetclientprogram.c, src/remote/remote_driver.c)."""
@@ -73,7 +73,7 @@ class Session:
 
     def __init__(
         self,
-        settings: Callable[[], Policy],
+        load_config: Callable[[], Config],
         say: Say,
         reservations: Reservations,
         clock: Callable[[], float] = time.monotonic,
@@ -82,7 +82,7 @@ class Session:
         self.to_daemon: deque[Parcel] = deque()
         self.to_client: deque[Parcel] = deque()
         self.opened = False
-        self._settings = settings
+        self._settings = load_config
         self._say = say
         self._reservations = reservations
         self._clock = clock
@@ -117,9 +117,9 @@ class Session:
     def from_daemon(self, parcel: Parcel) -> None:
         """Take a frame that libvirt sent."""
         frame = parcel.frame
-        if (frame.program, frame.procedure, frame.type) == (rpc.PROGRAM, CONNECT_OPEN, Type.REPLY):
+        if (frame.program, frame.procedure, frame.type) == (protocol.PROGRAM, CONNECT_OPEN, Type.REPLY):
             self.opened = self.opened or frame.status == Status.OK
-        if frame.program != rpc.PROGRAM or frame.type not in (Type.REPLY, Type.REPLY_WITH_FDS):
+        if frame.program != protocol.PROGRAM or frame.type not in (Type.REPLY, Type.REPLY_WITH_FDS):
             self.to_client.append(parcel)
             return
         if frame.serial in self._reserved:
@@ -147,7 +147,7 @@ class Session:
         except RefusalError as refusal:
             self._say(syslog.LOG_WARNING, str(refusal).replace("papr-hook: ", "", 1))
             self._release(held)
-            self.to_client.append(Parcel(rpc.error_reply(call.frame, str(refusal)), call.descriptors))
+            self.to_client.append(Parcel(protocol.error_reply(call.frame, str(refusal)), call.descriptors))
         except Exception as error:  # whatever it is, the client must not suffer for it
             self._release(held)
             self._give_up(call, error)
@@ -162,13 +162,13 @@ class Session:
         if reply is None:
             return next(held.steps)
         if reply.status != Status.OK:
-            return held.steps.throw(UpstreamError(rpc.error_message(reply)))
+            return held.steps.throw(UpstreamError(protocol.error_message(reply)))
         return held.steps.send(reply.payload)
 
     def _ask(self, held: _Held, question: Call) -> None:
         self._serial += 1
         self._asked[self._serial] = held
-        call = rpc.frame(question.procedure, Type.CALL, self._serial, Status.OK, question.payload)
+        call = protocol.frame(question.procedure, Type.CALL, self._serial, Status.OK, question.payload)
         self.to_daemon.append(Parcel(call))
 
     def _reserve(self, held: _Held) -> None:
@@ -194,7 +194,7 @@ class Session:
         if payload != parcel.frame.payload:
             try:
                 parcel = Parcel(parcel.frame.with_payload(payload), parcel.descriptors)
-            except rpc.ProtocolError as error:
+            except protocol.ProtocolError as error:
                 self._release(held)
                 self._give_up(parcel, error)
                 return
@@ -204,7 +204,7 @@ class Session:
 
     def _give_up(self, parcel: Parcel, error: Exception) -> None:
         """Send a call on as it is, and tell the journal why."""
-        known = isinstance(error, (PaprHookError, rpc.ProtocolError, TimeoutError))
+        known = isinstance(error, (PaprHookError, protocol.ProtocolError, TimeoutError))
         text = str(error) if known else f"unexpected {type(error).__name__}: {error}"
         self._say(syslog.LOG_WARNING, f"{what(parcel.frame)} goes to libvirt as it is: {text}")
         self.to_daemon.append(parcel)

@@ -602,7 +602,7 @@ def _apt_options(apt: Path) -> list[str]:
     (apt / "status").touch()
     sources = apt / "sources.list"
     sources.write_text(f"deb [signed-by={KEYRING}] {mirror()} {RELEASE} main\n", encoding="utf-8")
-    settings = {
+    config = {
         "APT::Architecture": "ppc64el",
         "APT::Architectures::": "ppc64el",
         "APT::Sandbox::User": "root",
@@ -614,7 +614,7 @@ def _apt_options(apt: Path) -> list[str]:
         "Dir::Etc::SourceList": sources,
         "Dir::Etc::SourceParts": apt / "parts",
     }
-    return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
+    return [part for name, value in config.items() for part in ("-o", f"{name}={value}")]
 
 
 def mirror() -> str:

@@ -486,13 +486,13 @@ class Host:
 
     def _write_settings(self) -> None:
         """Write libvirt's settings, and leave out the machine's own guests, networks and hooks."""
-        settings = self.directory / "etc" / "libvirt"
+        config = self.directory / "etc" / "libvirt"
         for name in ("qemu", "hooks", "storage", "secrets"):
-            shutil.rmtree(settings / name, ignore_errors=True)
-        (settings / "hooks").mkdir(parents=True)
+            shutil.rmtree(config / name, ignore_errors=True)
+        (config / "hooks").mkdir(parents=True)
         daemon = DAEMON_SETTINGS.format(uuid=self.uuid, log=DAEMON_LOG)
-        (settings / "libvirtd.conf").write_text(daemon, encoding="utf-8")
-        (settings / "qemu.conf").write_text(QEMU_SETTINGS, encoding="utf-8")
+        (config / "libvirtd.conf").write_text(daemon, encoding="utf-8")
+        (config / "qemu.conf").write_text(QEMU_SETTINGS, encoding="utf-8")
         (self.directory / "etc" / "hostname").write_text(f"{self.name}\n", encoding="utf-8")
         (self.directory / "etc" / "hosts").write_text(f"127.0.0.1 localhost {self.name}\n", encoding="utf-8")
 

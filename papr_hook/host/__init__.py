@@ -1,0 +1,1 @@
+"""What the host is: its PCI devices, IOMMU groups, NUMA nodes and libvirt networks."""

@@ -1,0 +1,1 @@
+"""The layout and its rules. Nothing in here knows XML or does I/O."""

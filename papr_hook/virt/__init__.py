@@ -1,0 +1,1 @@
+"""libvirt: its API, and the files that it keeps."""

@@ -1,0 +1,1 @@
+"""Properties of layouts, over generated domain XML."""

@@ -1,0 +1,272 @@
+"""Clients of every kind through the gateway and past it, on hosts with systemd and polkit: the same outcome, but for
+the layout."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from papr_hook.trial import guest
+from papr_hook.trial.guest import Image
+from tests.helpers.clients import CONSOLE, EVENTS, PERL
+
+from .hosts import BootedHost
+from .test_gateway import pci_roots
+from .test_install import CLIENTS, CONF, CROWDED, GATEWAY, INSTALL, UPSTREAM, directly, wait
+
+pytestmark = pytest.mark.real
+
+URI = "qemu:///system?socket="
+CLIENT_PACKAGES = "virtinst libsys-virt-perl ipxe-qemu"
+NIC = "<interface type='user'><mac address='52:54:00:00:01:{:02x}'/><model type='virtio'/></interface>"
+HOSTDEV = (
+    "<hostdev mode='subsystem' type='pci' managed='yes'>"
+    "<source><address domain='0x0001' bus='0x01' slot='0x00' function='0x0'/></source></hostdev>"
+)
+
+
+@pytest.fixture(scope="module")
+def gated(host: BootedHost) -> Iterator[BootedHost]:
+    """A host with a gateway, with clients, and with users who may use libvirt and who may not; what goes past the
+    gateway meets no hook that would refuse it."""
+    host.run(INSTALL)
+    host.write(CONF, "[papr-hook]\non_noncompliant_start = warn\n")
+    host.sh(f"DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install {CLIENT_PACKAGES}")
+    host.sh("useradd -m -G libvirt member; useradd -m stranger; mkdir -p /srv/pool")
+    yield host
+    host.run(INSTALL, "--uninstall")
+
+
+@pytest.fixture(autouse=True)
+def tidy(gated: BootedHost) -> Iterator[None]:
+    """After a test no guest is left, no process that serves a client, and no descriptor more than before."""
+    before = descriptors(gated)
+    yield
+    for name in directly(gated, "list", "--all", "--name").stdout.split():
+        directly(gated, "destroy", name, check=False)
+        directly(gated, "undefine", name, check=False)
+    wait(lambda: children(gated) == 0)
+    assert descriptors(gated) == before
+
+
+def gateway_pid(host: BootedHost) -> str:
+    """The process that accepts clients; a client has it started."""
+    host.virsh("uri")
+    return host.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
+
+
+def descriptors(host: BootedHost) -> int:
+    """How many descriptors it has."""
+    pid = gateway_pid(host)
+    wait(lambda: children(host) == 0)
+    return len(host.sh(f"ls /proc/{pid}/fd").stdout.split())
+
+
+def children(host: BootedHost) -> int:
+    """How many processes serve clients."""
+    pid = host.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
+    return len(host.sh(f"cat /proc/{pid}/task/{pid}/children").stdout.split())
+
+
+def both(host: BootedHost, *argv: str, before: str = "true") -> subprocess.CompletedProcess[str]:
+    """Run a command for which URI is a placeholder, past the gateway and through it; the same must come of it.
+
+    before: a script that makes both begin alike. Returns what came of it through the gateway.
+    """
+    results = []
+    for socket in (UPSTREAM, CLIENTS):
+        host.sh(before)
+        done = host.run(*[word.replace("URI", URI + socket) for word in argv], check=False)
+        results.append((done.returncode, *(text.replace(socket, "SOCKET") for text in (done.stdout, done.stderr))))
+    assert results[0] == results[1]
+    return done
+
+
+GONE = "virsh -q destroy crowd 2>/dev/null; virsh -q undefine crowd 2>/dev/null; true"
+
+
+@pytest.mark.parametrize("command", ["define", "define --validate", "create --paused"])
+def test_definitions(gated: BootedHost, command: str) -> None:
+    """virsh says the same of a definition; the guest has its layout."""
+    gated.write("/srv/crowd.xml", CROWDED)
+    said = both(gated, "virsh", "-q", "-c", "URI", *command.split(), "/srv/crowd.xml", before=GONE)
+    assert said.returncode == 0, said.stderr
+    assert pci_roots(gated) == 6
+
+
+def test_what_is_no_definition(gated: BootedHost) -> None:
+    """libvirt says what it says of a definition that it does not take."""
+    for name, xml in {"noise": "noise", "cut": CROWDED[:300], "model": CROWDED.replace("pci-root", "nonsense")}.items():
+        gated.write(f"/srv/{name}.xml", xml)
+        assert both(gated, "virsh", "-q", "-c", "URI", "define", f"/srv/{name}.xml").returncode == 1
+
+
+def test_host_device(gated: BootedHost) -> None:
+    """A host device in a definition has a vPHB of its own."""
+    gated.write("/srv/crowd.xml", CROWDED.replace("<memballoon", f"{HOSTDEV}<memballoon"))
+    assert both(gated, "virsh", "-q", "-c", "URI", "define", "/srv/crowd.xml", before=GONE).returncode == 0
+    assert pci_roots(gated) == 7
+
+
+def test_create_with_files(gated: BootedHost) -> None:
+    """A call with descriptors comes through; the connection lives on."""
+    gated.write("/srv/crowd.xml", CROWDED)
+    script = "exec 3</etc/hostname; virsh -q -c 'URI' 'create --pass-fds 3,3 --paused /srv/crowd.xml; uri'"
+    both(gated, "sh", "-c", script, before=GONE)
+
+
+def test_edit(gated: BootedHost) -> None:
+    """What virsh edit's editor makes of an old definition is laid out."""
+    gated.write("/srv/crowd.xml", CROWDED)
+    directly(gated, "define", "/srv/crowd.xml")
+    gated.sh("EDITOR=\"sed -i 's/<vcpu.*vcpu>/<vcpu>2<\\/vcpu>/'\" virsh -q -c qemu:///system edit crowd")
+    assert ">2</vcpu>" in gated.virsh("dumpxml", "crowd").stdout
+    assert pci_roots(gated) == 6
+
+
+def test_start_of_an_old_guest(gated: BootedHost) -> None:
+    """It was defined past the gateway; through it, it starts with the layout, and keeps it."""
+    gated.write("/srv/crowd.xml", CROWDED)
+    directly(gated, "define", "/srv/crowd.xml")
+    gated.virsh("start", "--paused", "crowd")
+    assert pci_roots(gated) == pci_roots(gated, "--inactive") == 6
+
+
+def test_autodestroy(gated: BootedHost) -> None:
+    """A guest that is to end with its client does."""
+    gated.write("/srv/crowd.xml", CROWDED)
+    said = gated.virsh("create --paused --autodestroy /srv/crowd.xml; domstate crowd").stdout
+    assert said.split()[-1] == "paused"
+    wait(lambda: gated.virsh("domstate", "crowd", check=False).returncode != 0)
+
+
+def test_attach_and_detach(gated: BootedHost) -> None:
+    """NICs and a disk get vPHBs of their own in both definitions, until there is none; without them, they are gone."""
+    gated.virsh("define", "/dev/stdin", input=CROWDED)
+    gated.virsh("start", "--paused", "crowd")
+    gated.sh("truncate -s 1M /srv/pool/disk.raw; chmod 666 /srv/pool/disk.raw")
+    for number in range(3):
+        gated.write("/srv/nic.xml", NIC.format(number))
+        gated.virsh("attach-device", "crowd", "/srv/nic.xml", "--live", "--config")
+    gated.virsh("attach-disk", "crowd", "/srv/pool/disk.raw", "vdb", "--targetbus", "virtio", "--live", "--config")
+    for flags in ([], ["--inactive"]):
+        found = gated.virsh("dumpxml", "crowd", *flags).stdout
+        addresses = re.findall(r"<address type='pci' domain='0x0000' bus='(\S+)' slot='0x01'", found)
+        assert len(addresses) == len(set(addresses)) == 6
+    gated.write("/srv/nic.xml", NIC.format(9))
+    refusal = gated.virsh("attach-device", "crowd", "/srv/nic.xml", "--live", check=False)
+    assert refusal.returncode == 1
+    assert "papr-hook: guest 'crowd': no empty vPHB is left" in refusal.stderr
+    gated.virsh("detach-interface", "crowd", "user", "--mac", "52:54:00:00:01:00", "--config")
+    gated.virsh("detach-disk", "crowd", "vdb", "--config")
+    assert gated.virsh("dumpxml", "crowd", "--inactive").stdout.count("slot='0x01'") == 4
+
+
+def test_hotplug_into_linux(gated: BootedHost, image: Image) -> None:
+    """A running Linux sees an attached NIC and disk, each in a PCI domain of its own, and lets them go again."""
+    console = "/var/log/libvirt/qemu/crowd.console"
+    inside = Image(Path("/srv/vmlinux"), Path("/srv/initrd"))
+    for file, place in ((image.kernel, inside.kernel), (image.initrd, inside.initrd)):
+        gated.run("sh", "-c", 'cat >"$1"', "sh", str(place), input=file.read_bytes())
+    gated.sh("truncate -s 1M /srv/pool/disk.raw; chmod 666 /srv/pool/disk.raw")
+    gated.virsh("define", "/dev/stdin", input=guest.domain("crowd", inside, Path(console), NIC.format(1)))
+    gated.virsh("start", "crowd")
+    seen = guest.wait_for(gated.outside(console))
+    gated.write("/srv/nic.xml", NIC.format(9))
+    gated.virsh("attach-device", "crowd", "/srv/nic.xml", "--live", "--config")
+    gated.virsh("attach-disk", "crowd", "/srv/pool/disk.raw", "vdb", "--targetbus", "virtio", "--live")
+    mac = "52:54:00:00:01:09"
+    seen = guest.wait_for(gated.outside(console), lambda now: bool(now.by_mac(mac) and now.by_disk("vda")))
+    assert len({device.domain for device in seen.devices}) == len(seen.devices) == 3
+    gated.virsh("detach-interface", "crowd", "user", "--mac", mac, "--live", "--config")
+    gated.virsh("detach-disk", "crowd", "vdb", "--live")
+    guest.wait_for(gated.outside(console), lambda now: not (now.by_mac(mac) or now.by_disk("vda")))
+    wait(lambda: mac not in gated.virsh("dumpxml", "crowd").stdout)
+
+
+def test_console(gated: BootedHost) -> None:
+    """A stream both ways: the console shows the firmware, which takes a key."""
+    gated.virsh("create", "--paused", "/dev/stdin", input=CROWDED.replace("<memballoon", "<console/><memballoon"))
+    assert gated.run("python3", "-c", CONSOLE, URI + CLIENTS, "crowd").stdout == "seen\n"
+
+
+def test_volumes(gated: BootedHost) -> None:
+    """Volumes go up and down with every byte, holes too."""
+    gated.virsh("pool-create-as", "p", "dir", "--target", "/srv/pool")
+    try:
+        gated.sh("cd /srv; (head -c 5M /dev/urandom; head -c 8M /dev/zero; head -c 3M /dev/urandom) >in.raw")
+        for sparse in ([], ["--sparse"]):
+            gated.virsh("vol-create-as", "p", "v", "16M")
+            gated.virsh("vol-upload", "v", "/srv/in.raw", "--pool", "p", *sparse)
+            gated.virsh("vol-download", "v", "/srv/out.raw", "--pool", "p", *sparse)
+            gated.run("cmp", "/srv/in.raw", "/srv/out.raw")
+            gated.virsh("vol-delete", "v", "--pool", "p")
+    finally:
+        gated.virsh("pool-destroy", "p")
+
+
+def test_events(gated: BootedHost) -> None:
+    """libvirt-python: events with keepalive, while guests come and go."""
+    assert both(gated, "python3", "-c", EVENTS, "URI", CROWDED).stdout == "True 1\n"
+
+
+def test_perl(gated: BootedHost) -> None:
+    """Sys::Virt defines and starts a guest."""
+    assert gated.run("perl", "-e", PERL, URI + CLIENTS, CROWDED).stdout == "crowd 1\n"
+    assert pci_roots(gated) == 6
+
+
+def test_virt_install(gated: BootedHost) -> None:
+    """virt-install creates a guest with the layout, and virt-xml keeps it."""
+    gated.sh("truncate -s 1M /srv/pool/disk.raw; chmod 666 /srv/pool/disk.raw")
+    options = (
+        "--connect qemu:///system --name crowd --memory 256 --arch ppc64 --machine pseries --virt-type qemu --osinfo "
+        "detect=off,require=off --network none --graphics none --noautoconsole --import --disk /srv/pool/disk.raw"
+    )
+    gated.run("virt-install", *options.split())
+    before = pci_roots(gated, "--inactive")
+    assert before > 5
+    gated.run("virt-xml", "--connect", "qemu:///system", "crowd", "--add-device", "--rng", "/dev/urandom", "--define")
+    assert pci_roots(gated, "--inactive") == before + 1
+
+
+def test_rights(gated: BootedHost) -> None:
+    """root, a member of libvirt's group and a stranger get the same answers, of polkit too, through it and past it."""
+    for user, allowed in (("root", True), ("member", True), ("stranger", False)):
+        for command in ("uri", "list --all", "pool-list --all"):
+            said = both(gated, "runuser", "-u", user, "--", "virsh", "-q", "-c", "URI", *command.split())
+            assert (said.returncode == 0) == allowed, said
+    gated.write("/srv/crowd.xml", CROWDED)
+    gated.sh("runuser -u member -- virsh -q -c qemu:///system define /srv/crowd.xml")
+    assert pci_roots(gated) == 6
+
+
+# libvirt keeps others waiting while 20 clients have connected and not said who they are (max_anonymous_clients), so all
+# of them ask before any answer is waited for.
+MANY = """
+import socket, struct, sys
+def ask():
+    one = socket.socket(socket.AF_UNIX)
+    one.connect(sys.argv[1])
+    one.sendall(struct.pack(">7I", 28, 0x20008086, 1, 66, 0, 0, 0))  # REMOTE_PROC_AUTH_LIST
+    return one
+def answer(one):
+    size, = struct.unpack(">I", one.recv(4, socket.MSG_WAITALL))
+    return one.recv(size - 4, socket.MSG_WAITALL)
+answers = set()
+for _ in range(1000):
+    with ask() as one:
+        answers.add(answer(one))
+many = [ask() for _ in range(200)]
+answers |= {answer(one) for one in many}
+print(len(answers))
+"""
+
+
+def test_many_connections(gated: BootedHost) -> None:
+    """A thousand one after another and two hundred at once are all served alike, and leave nothing."""
+    assert gated.run("python3", "-c", MANY, CLIENTS).stdout == "1\n"

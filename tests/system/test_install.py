@@ -1,0 +1,478 @@
+"""install.sh on hosts with systemd: a guest's start judged after every step, and nothing left of a step that failed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.cli import one_line
+
+from .hosts import CHECKOUT, BootedHost
+
+pytestmark = pytest.mark.real
+
+INSTALL = f"{CHECKOUT}/install.sh"
+HOOK = "/etc/libvirt/hooks/qemu"
+OURS_IN_DIR = "/etc/libvirt/hooks/qemu.d/90-papr-hook"
+CONF = "/etc/papr-hook.conf"
+SHARE = "/usr/share/papr-hook"
+CLIENTS = "/run/libvirt/libvirt-sock"
+UPSTREAM = "/run/libvirt/upstream/libvirt-sock"
+UNITS = "/usr/lib/systemd/system"
+GATEWAY = "papr-hook-gateway@libvirtd"
+
+CROWDED = """\
+<domain type='qemu'>
+  <name>crowd</name>
+  <memory unit='MiB'>256</memory>
+  <os><type arch='ppc64' machine='pseries'>hvm</type></os>
+  <features><htm state='off'/></features>
+  <devices>
+    <controller type='usb' index='0' model='none'/>
+    <controller type='pci' index='0' model='pci-root'/>
+    <memballoon model='virtio'/>
+    <watchdog model='i6300esb'/>
+  </devices>
+</domain>
+"""
+"""Two devices on one vPHB: the least that does not comply."""
+
+SNAPSHOT = r"""
+find /etc /usr /var/lib/libvirt -xdev -not -name '*.pyc' -not -name __pycache__ -not -path '/etc/libvirt/qemu*' \
+    -not -path '/var/lib/libvirt/*/*' -printf '%p %y %m %u %l ' \( -type f -printf '%s' -o -true \) -printf '\n' | sort
+find /etc /usr/bin /usr/lib/systemd/system /usr/share/papr-hook /usr/share/man/man[158] -xdev -type f \
+    -not -name '*.pyc' -not -path '/etc/libvirt/qemu*' -exec sha256sum {} + 2>/dev/null | sort -k 2
+"""
+
+RECORD = """\
+#!/bin/sh
+# Somebody's own hook: it records how it was called, and what it read, but for the guest's number.
+read=$(sed "1s/ id='[0-9]*'//" | sha256sum)
+echo "{name} $* $read" >>/srv/somebody-calls
+"""
+
+
+def snapshot(host: BootedHost) -> list[str]:
+    """All of a host's files that an installation could touch, with their modes and contents."""
+    return host.sh(SNAPSHOT).stdout.splitlines()
+
+
+def install(host: BootedHost, *args: str) -> str:
+    """Run install.sh; what it said."""
+    return host.run(INSTALL, *args).stdout
+
+
+def refused(host: BootedHost, prepare: str = "", *args: str) -> str:
+    """Run install.sh where it refuses: it says one line, which this returns, and leaves the host as it was.
+
+    prepare: what to do before, in a mount namespace that only this sees; as=COMMAND has that run install.sh.
+    """
+    before = snapshot(host)
+    host.write("/srv/refused", f"as=\n{prepare}\nexec $as {INSTALL} {' '.join(args)} >/srv/refused-out\n")
+    done = host.run("unshare", "-m", "sh", "-e", "/srv/refused", check=False)
+    assert done.returncode == 1, done
+    assert one_line(done.stderr), done.stderr
+    assert done.stderr.startswith("install.sh: ")
+    assert snapshot(host) == before
+    return done.stderr
+
+
+def directly(host: BootedHost, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run virsh on libvirt's own socket, past a gateway where there is one."""
+    found = host.sh(f"ls {UPSTREAM} {CLIENTS} 2>/dev/null", check=False).stdout.split()
+    socket = UPSTREAM if UPSTREAM in found else CLIENTS
+    return host.run("virsh", "-q", "-c", f"qemu:///system?socket={socket}", *args, check=check)
+
+
+@contextlib.contextmanager
+def crowd(host: BootedHost) -> Iterator[None]:
+    """A guest «crowd» that does not comply."""
+    host.write("/srv/crowd.xml", CROWDED)
+    directly(host, "define", "/srv/crowd.xml")
+    try:
+        yield
+    finally:
+        host.virsh("destroy", "crowd", check=False)
+        host.virsh("undefine", "crowd")
+
+
+def assert_judged(host: BootedHost) -> None:
+    """A guest's start is refused where no gateway lays it out, and its second one works; the journal has both."""
+    host.sh("journalctl --rotate --vacuum-time=1s -q")
+    with crowd(host):
+        said = directly(host, "start", "--paused", "crowd", check=False)
+        assert said.returncode == 1
+        assert said.stderr.count("papr-hook: guest 'crowd': not started: rule 3: ") == 1, said.stderr
+        directly(host, "start", "--paused", "crowd")
+        assert host.virsh("domstate", "crowd").stdout.split() == ["paused"]
+        assert host.virsh("dumpxml", "crowd").stdout.count("model='pci-root'") > 2
+    assert in_journal(host, r"guest 'crowd': not started: rule 3: .* so start it again")
+    assert in_journal(host, "guest 'crowd': laid out for its next start")
+
+
+def in_journal(host: BootedHost, pattern: str) -> bool:
+    """Whether papr-hook said something, once the journal's daemon has read it."""
+    text = host.sh("journalctl --sync; journalctl -q -t papr-hook -o cat").stdout
+    return re.search(pattern, text) is not None
+
+
+def assert_not_judged(host: BootedHost) -> None:
+    """A guest's first start works."""
+    with crowd(host):
+        directly(host, "start", "--paused", "crowd")
+
+
+@pytest.fixture
+def installed(host: BootedHost) -> Iterator[BootedHost]:
+    """A host with papr-hook, which it is rid of afterwards."""
+    install(host)
+    yield host
+    host.sh(f"{INSTALL} --uninstall; rm -f {CONF}")
+
+
+# What comes first finds a host that has neither Python nor anything else that papr-hook needs.
+
+REFUSALS = {
+    "no libvirt": ("mount --bind /dev/null /usr/sbin/libvirtd", "no libvirt here"),
+    "old libvirt": (
+        "printf '#!/bin/sh\\necho libvirtd 3.5.0\\n' >/srv/old; chmod 755 /srv/old; "
+        "mount --bind /srv/old /usr/sbin/libvirtd",
+        "libvirt 3.5.0 is too old: 3.6.0 is the first",
+    ),
+    "unknown distribution": (
+        "sed s/debian/haiku/ /etc/os-release >/srv/haiku; mount --bind /srv/haiku /etc/os-release",
+        "unknown distribution (haiku)",
+    ),
+    "no distribution": ("mount --bind /dev/null /etc/os-release", "unknown distribution (no /etc/os-release"),
+    "no packages": ("mount --bind /dev/null /etc/apt/sources.list", "E: Unable to locate package python3"),
+    "read-only etc": (
+        "mount --bind /etc /etc; mount -o remount,bind,ro /etc",
+        "Read-only file system; nothing has changed",
+    ),
+    "full disk": ("mount -t tmpfs -o size=64k none /usr/share", "No space left on device; nothing has changed"),
+    "not root": ("as='setpriv --reuid 65534 --regid 65534 --clear-groups'", "needs root"),
+}
+"""What is wrong with a host, as a script for a mount namespace, and what the one line says of it."""
+
+
+@pytest.mark.parametrize(("prepare", "says"), REFUSALS.values(), ids=REFUSALS)
+def test_refusal(host: BootedHost, prepare: str, says: str) -> None:
+    """Whatever is wrong with a host, it is one line that says so."""
+    assert says in refused(host, prepare)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        ("ln -s /usr/local/bin/shim", "/usr/bin/python3 leads out of /usr/bin, to /usr/local/bin/shim"),
+        ("install -m 755 /srv/python3.6", "/usr/bin/python3 is Python 3.6: it needs 3.9 or later"),
+    ],
+    ids=["a shim", "too old"],
+)
+def test_python_that_is_no_good(host: BootedHost, make: str, says: str) -> None:
+    """What the hook cannot run with is found before anything is done."""
+    host.write("/srv/python3.6", "#!/bin/sh\necho 3.6\n", 0o755)
+    with set_aside(host, "/usr/bin/python3"):
+        host.sh(f"{make} /usr/bin/python3")
+        assert says in refused(host)
+
+
+@contextlib.contextmanager
+def set_aside(host: BootedHost, path: str) -> Iterator[None]:
+    """Put a file away, if it is there, and back again over what then is in its place."""
+    host.sh(f"[ ! -e {path} ] || mv {path} {path}.aside")
+    try:
+        yield
+    finally:
+        host.sh(f"rm -f {path}; [ ! -e {path}.aside ] || mv {path}.aside {path}")
+
+
+def test_full_disk_is_left_empty(host: BootedHost) -> None:
+    """What was staged before the disk was full is removed again."""
+    script = f"mount -t tmpfs -o size=64k none /usr/share; {INSTALL}; find /usr/share -mindepth 1"
+    done = host.run("unshare", "-m", "sh", "-c", script)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--bogus"], "unknown argument '--bogus'"),
+        (["--root"], "--root needs"),
+        (["--try", "--dry-run"], "no other"),
+        (["--uninstall", "--hook-only"], "takes all of it away"),
+    ],
+    ids=["unknown", "no directory", "try and more", "uninstall a part"],
+)
+def test_wrong_arguments(host: BootedHost, args: list[str], says: str) -> None:
+    """Wrong arguments are status 2 and one line."""
+    done = host.run(INSTALL, *args, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert one_line(done.stderr)
+    assert says in done.stderr
+
+
+def test_dry_run(host: BootedHost) -> None:
+    """--dry-run says what would be done, and changes nothing."""
+    before = snapshot(host)
+    said = install(host, "--dry-run")
+    assert "would be installed:" in said
+    for place in (SHARE, "/usr/bin/papr-hook", HOOK, CONF, "libvirt's hook", CLIENTS, "would be restarted"):
+        assert place in said
+    assert snapshot(host) == before
+    assert host.sh(f"ls {UPSTREAM}", check=False).returncode != 0
+
+
+def test_fedora_gets_its_packages_from_dnf(host: BootedHost) -> None:
+    """On Fedora and its kin the plan is dnf's."""
+    with set_aside(host, "/usr/bin/python3"):
+        host.write("/srv/rocky", 'ID=rocky\nID_LIKE="rhel centos fedora"\n')
+        script = f"mount --bind /srv/rocky /etc/os-release; {INSTALL} --dry-run"
+        said = host.run("unshare", "-m", "sh", "-e", "-c", script).stdout
+    for package in ("python3", "python3-lxml", "python3-libvirt", "python3-rich"):
+        assert re.search(f"(?m)^  {package} +would be brought with dnf$", said), said
+
+
+def test_interrupted_before_anything_was_there(host: BootedHost) -> None:
+    """Ctrl-C in the middle of an installation leaves the host as it was."""
+    interrupted(host)
+
+
+def interrupted(host: BootedHost) -> None:
+    """Interrupt install.sh, as a terminal does, while it stages: a named pipe among its files holds it there."""
+    before = snapshot(host)
+    host.sh(f"mkfifo {CHECKOUT}/man/papr-hook-pipe.8")
+    try:
+        process = subprocess.Popen(host.argv(INSTALL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait(lambda: host.sh("ls -A /usr/share/man/man8").stdout.count(".papr-hook-pipe.8") == 1)
+        for pid in list(descendants(process.pid)):
+            os.kill(pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        host.sh(f"rm {CHECKOUT}/man/papr-hook-pipe.8")
+    assert process.returncode == 130
+    assert said == "install.sh: interrupted; nothing has changed\n"
+    assert snapshot(host) == before
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process started, and those that they did."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child)
+        yield from descendants(int(child))
+
+
+def wait(done: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Poll until done."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_install_then_start(host: BootedHost) -> None:
+    """On a fresh host: it brings what it needs, and from then on a guest's start is judged."""
+    before = snapshot(host)
+    assert_not_judged(host)
+    said = install(host)
+    assert re.search("(?m)^papr-hook [0-9.]+ is installed:$", said)
+    for place in (SHARE, "/usr/bin/papr-hook", HOOK, CONF, UNITS, CLIENTS, "libvirtd .*was restarted"):
+        assert re.search(f"(?m)^  {place}", said), said
+    assert_judged(host)
+    with crowd(host):
+        assert "crowd: laid out" in host.run("papr-hook", "adopt").stdout
+        host.virsh("start", "--paused", "crowd")
+    assert "vPHB 0" in host.run("papr-hook", "show", input=CROWDED).stdout
+    said = install(host, "--uninstall")
+    assert "papr-hook is uninstalled; gone:" in said
+    assert_not_judged(host)
+    assert ours(snapshot(host)) == ours(before) == []
+
+
+def ours(files: list[str]) -> list[str]:
+    """The files in a snapshot that are papr-hook's, or where it may put them."""
+    return [line for line in files if re.search("papr[-_]hook|libvirt/hooks/.", line)]
+
+
+def test_twice_is_as_once(installed: BootedHost) -> None:
+    """A second installation changes nothing, nor does a second uninstallation."""
+    once = snapshot(installed)
+    assert "is installed" in install(installed)
+    assert snapshot(installed) == once
+    assert_judged(installed)
+    install(installed, "--uninstall")
+    gone = snapshot(installed)
+    assert install(installed, "--uninstall") == "papr-hook is not installed: nothing to do\n"
+    assert snapshot(installed) == gone
+    assert ours(gone) == []
+
+
+@pytest.fixture
+def older(host: BootedHost) -> Iterator[str]:
+    """Another version of the project: with other settings, another hook, and files that this one has not."""
+    place = "/srv/older"
+    host.copy_project(place)
+    host.sh(f"""
+        cd {place}
+        sed -i 's/__version__ = .*/__version__ = "0.0.1"/' papr_hook/__init__.py
+        sed -i 's/what the hook does when/this is what the hook does when/' papr_hook/policy.py
+        echo '# of the older version' >>hooks/qemu
+        echo >papr_hook/older.py
+        echo >man/papr-hook-older.8
+    """)
+    yield f"{place}/install.sh"
+    host.sh(f"{INSTALL} --uninstall; rm -rf {place}")
+
+
+def test_upgrade(host: BootedHost, older: str) -> None:
+    """Over an older version it is as on a host that had none; a guest that ran goes on."""
+    install(host)
+    fresh = snapshot(host)
+    install(host, "--uninstall")
+    assert "papr-hook 0.0.1 is installed" in host.run(older).stdout
+    assert_judged(host)
+    assert "older" in "".join(snapshot(host))
+    install(host)
+    assert snapshot(host) == fresh
+    assert_judged(host)
+
+
+def test_running_guest_is_left_alone(host: BootedHost, older: str) -> None:
+    """A guest that runs, and does not comply, survives an installation, an upgrade and an uninstallation."""
+    with crowd(host):
+        host.virsh("start", "--paused", "crowd")
+        pid = host.sh("pgrep -f guest=crowd || pidof qemu-system-ppc64").stdout
+        host.run(older)
+        install(host)
+        install(host, "--uninstall")
+        assert host.virsh("domstate", "crowd").stdout.split() == ["paused"]
+        assert host.sh("pgrep -f guest=crowd || pidof qemu-system-ppc64").stdout == pid
+
+
+def test_interrupted_upgrade(host: BootedHost, older: str) -> None:
+    """Ctrl-C in the middle of an upgrade leaves the older version, which works."""
+    host.run(older)
+    interrupted(host)
+    assert_judged(host)
+
+
+@pytest.mark.parametrize("mounted", ["/etc", "/usr/bin"])
+def test_read_only_while_something_is_there(host: BootedHost, older: str, mounted: str) -> None:
+    """An upgrade and an uninstallation that fail half-way leave the older version."""
+    host.run(older)
+    prepare = f"mount --bind {mounted} {mounted}; mount -o remount,bind,ro {mounted}"
+    for args in ([], ["--uninstall"]):
+        assert "Read-only file system; nothing has changed" in refused(host, prepare, *args)
+    assert_judged(host)
+
+
+def test_half_installed_version(host: BootedHost) -> None:
+    """What a killed installation left is no hindrance, and does not stay."""
+    install(host)
+    whole = snapshot(host)
+    host.sh(f"""
+        rm -rf {SHARE}/papr_hook/domain /usr/bin/papr-hook {CONF}
+        mkdir -p /usr/share/.papr-hook.papr-new/papr_hook /usr/share/.papr-hook.papr-old
+        echo '#!/bin/sh' | tee {HOOK.replace("/qemu", "/.qemu.papr-new")} >{CONF.replace("/papr", "/.papr")}.papr-new
+    """)
+    install(host)
+    assert snapshot(host) == whole
+    assert_judged(host)
+    host.sh(f"rm -rf {SHARE}; mkdir /usr/share/.papr-hook.papr-new")
+    install(host, "--uninstall")
+    assert ours(snapshot(host)) == []
+
+
+def test_changed_conf_is_kept(installed: BootedHost) -> None:
+    """What somebody set stays set, through an upgrade and an uninstallation."""
+    installed.write(CONF, "[papr-hook]\non_noncompliant_start = warn\n")
+    assert re.search(f"{CONF} .*: kept as they are", install(installed))
+    assert_not_judged(installed)
+    assert f"{CONF} was changed by somebody, and is kept." in install(installed, "--uninstall")
+    assert installed.run("cat", CONF).stdout == "[papr-hook]\non_noncompliant_start = warn\n"
+    assert [line.split()[0] for line in ours(snapshot(installed)) if " f " in line] == [CONF]
+
+
+SOMEBODYS = {
+    "a hook": ["qemu"],
+    "a hook and scripts": ["qemu", "qemu.d/10-first", "qemu.d/95-last"],
+    "scripts": ["qemu.d/10-first", "qemu.d/95-last"],
+}
+
+
+@pytest.mark.parametrize("names", SOMEBODYS.values(), ids=SOMEBODYS)
+def test_somebody_elses_hooks(host: BootedHost, names: list[str]) -> None:
+    """Hooks that were there before run on, in their order, and read the XML that they read before."""
+    for name in names:
+        host.write(f"{HOOK[: -len('qemu')]}{name}", RECORD.format(name=name), 0o755)
+    tell(host)
+    before = snapshot(host)
+    try:
+        with crowd(host):
+            alone = calls_of_first_start(host)
+            install(host)
+            with_us = calls_of_first_start(host)
+            assert host.virsh("domstate", "crowd").stdout.split() == ["shut", "off"]
+        assert_judged(host)
+        ours_at = OURS_IN_DIR if "qemu" in names else HOOK
+        assert [line.split()[0] for line in ours(snapshot(host)) if ours_at in line]
+        # A refused start comes no further than its preparation.
+        assert [call for call in alone if " prepare " in call] == [call for call in with_us if " prepare " in call]
+        assert [call.split()[0] for call in alone if " prepare " in call] == names
+        install(host, "--uninstall")
+        assert snapshot(host) == before
+        assert_not_judged(host)
+    finally:
+        host.sh(f"{INSTALL} --uninstall; rm -rf /etc/libvirt/hooks/*")
+        tell(host)
+
+
+def tell(host: BootedHost) -> None:
+    """Have libvirtd look for hooks; without /bin/kill, which is not there, systemd could not reload it."""
+    host.sh("systemctl kill -s HUP libvirtd")
+
+
+def calls_of_first_start(host: BootedHost) -> list[str]:
+    """Start «crowd», stop it where it started, and return what somebody's hooks recorded of it."""
+    host.sh("rm -f /srv/somebody-calls")
+    directly(host, "start", "--paused", "crowd", check=False)
+    calls = host.run("cat", "/srv/somebody-calls").stdout.splitlines()
+    host.virsh("destroy", "crowd", check=False)
+    return calls
+
+
+def test_somebody_elses_hook_and_a_libvirt_without_qemu_d(host: BootedHost) -> None:
+    """Where libvirt runs one hook only, and it is somebody else's, that one stays, and nothing is installed."""
+    host.write(HOOK, RECORD.format(name="qemu"), 0o755)
+    host.write("/srv/old", "#!/bin/sh\necho libvirtd 6.4.0\n", 0o755)
+    try:
+        said = refused(host, "mount --bind /srv/old /usr/sbin/libvirtd")
+        assert f"{HOOK} is somebody else's, and libvirt 6.4.0 runs no other" in said
+    finally:
+        host.sh(f"rm {HOOK}")
+
+
+def test_root_into_an_empty_tree(host: BootedHost) -> None:
+    """--root puts the files into a tree, changes nothing outside of it, and takes them out again."""
+    before = snapshot(host)
+    said = install(host, "--root", "/srv/tree")
+    assert said.startswith("papr-hook ") and " is installed below /srv/tree:" in said
+    files = host.sh("cd /srv/tree && find . -type f -not -path './usr/share/papr-hook/papr_hook/*' | sort").stdout
+    pages = host.sh(f"cd {CHECKOUT}/man && ls papr-hook*").stdout.split()
+    expected = [CONF, HOOK, "/usr/bin/papr-hook", f"{SHARE}/papr-hook.conf"]
+    expected += [f"/usr/share/man/man{page[-1]}/{page}" for page in pages]
+    groups = host.sh(f"cd {CHECKOUT}/systemd && find . -type f").stdout.split()
+    expected += [f"{UNITS}{unit[1:]}" for unit in groups]
+    assert files.split() == sorted(f".{path}" for path in expected)
+    assert host.sh("cat /srv/tree/etc/papr-hook.conf").stdout.startswith("[papr-hook]\n")
+    assert snapshot(host) == before
+    install(host, "--root", "/srv/tree", "--uninstall")
+    assert host.sh("find /srv/tree -type f; rm -r /srv/tree").stdout == ""

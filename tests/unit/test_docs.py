@@ -1,0 +1,54 @@
+"""The manual says what the settings table says, and man can read it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from papr_hook import __version__
+from papr_hook.config import Config, load_config, sample_config, settings_page
+from tests.helpers.cli import papr_hook
+from tests.helpers.paths import MANUAL
+
+
+def test_settings_page_is_made_from_the_table(request: pytest.FixtureRequest) -> None:
+    """papr-hook.conf(5) is what the table makes of itself; --regenerate writes it anew."""
+    page = MANUAL / "papr-hook.conf.5"
+    if request.config.getoption("--regenerate"):
+        page.write_text(settings_page())
+    assert page.read_text() == settings_page()
+
+
+@pytest.mark.parametrize("page", sorted(file.name for file in MANUAL.iterdir()))
+def test_pages_are_well_formed(page: str) -> None:
+    """groff has nothing to say against a page."""
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", "-z", MANUAL / page], stderr=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stderr == ""
+
+
+def test_the_command_page_names_every_option() -> None:
+    """Each option of each command is in papr-hook(1), and each option there is one."""
+    page = (MANUAL / "papr-hook.1").read_text().replace("\\", "")
+    for command in ("layout", "check", "show", "adopt", "attach", "gateway"):
+        words = papr_hook(command, "--help").out.replace(",", " ").replace("[", " ").replace("]", " ").split()
+        for option in {word for word in words if word.startswith("--")} - {"--help"}:
+            assert option in page, f"{command} {option}"
+
+
+def test_the_sample_configuration_is_one(tmp_path: Path) -> None:
+    """The sample says the defaults, and reads as them with its comment signs gone."""
+    file = tmp_path / "sample.conf"
+    file.write_text(sample_config())
+    assert load_config(file) == Config()
+    file.write_text("".join(line.lstrip("#") for line in sample_config().splitlines(True) if line[:2] != "# "))
+    assert load_config(file) == Config()
+
+
+def test_versions_agree() -> None:
+    """The pages are of this version."""
+    assert f'"papr-hook {__version__}"' in (MANUAL / "papr-hook.1").read_text()
+    assert f'"papr-hook {__version__}"' in (MANUAL / "papr-hook.8").read_text()

@@ -1,0 +1,332 @@
+"""Partitionable endpoints on several kinds of host: whole or not, on which NUMA cell, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from papr_hook import domainxml, pipeline
+from papr_hook.config import Config
+from papr_hook.errors import InputError, LayoutError
+from papr_hook.host import topology
+from papr_hook.layout import memlock
+from papr_hook.model import PciAddress
+from tests.helpers import sysfs as hosts
+from tests.helpers.cli import papr_hook
+from tests.helpers.sysfs import Pci
+
+Setup = Callable[..., Config]
+
+
+@pytest.fixture
+def on(tmp_path: Path) -> Setup:
+    """Makes a host with some devices; returns its policy."""
+
+    def make(devices: Mapping[str, Pci], incomplete_pe: str = "warn", node_cpus: Mapping[int, str] = {}) -> Config:
+        sysfs = hosts.write_host(tmp_path / "sys", devices, node_cpus)
+        return Config(sysfs=sysfs, incomplete_pe=incomplete_pe, domain_dir=tmp_path, libvirt_run_dir=tmp_path)
+
+    return make
+
+
+def hostdev(address: str, more: str = "") -> str:
+    number, bus, rest = address.split(":")
+    slot, function = rest.split(".")
+    return (
+        "<hostdev mode='subsystem' type='pci' managed='yes'><source>"
+        f"<address domain='0x{number}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/></source>{more}</hostdev>"
+    )
+
+
+def guest(devices: str, extra: str = "", memory: int = 4) -> bytes:
+    return (
+        f"<domain type='kvm'><name>g</name><memory unit='GiB'>{memory}</memory>{extra}"
+        "<os><type arch='ppc64le' machine='pseries'>hvm</type></os><devices>"
+        f"<controller type='usb' model='none'/>{devices}<memballoon model='none'/></devices></domain>"
+    ).encode()
+
+
+def layout(data: bytes, config: Config) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Where each device of a guest is laid out, by its name, and the warnings."""
+    out, made = pipeline.analyze(data, config).apply_layout()
+    again = pipeline.analyze(out, config)
+    assert again.apply_layout()[0] == out
+    assert again.guest is not None
+    assert made is not None
+    return {device.name: str(device.address) for device in again.guest.devices}, made.warnings
+
+
+def warnings(data: bytes, config: Config) -> list[str]:
+    return [str(v) for v in pipeline.analyze(data, config).violations() if v.rule == 3]
+
+
+def test_a_whole_endpoint(on: Setup) -> None:
+    """Both ports of a NIC go to one vPHB, and nothing is said: the bridge above is not of the group."""
+    config = on(hosts.TWO_PORT_NIC)
+    places, said = layout(guest(hostdev("0001:01:00.0") + hostdev("0001:01:00.1")), config)
+    assert places == {"<hostdev> 0001:01:00.0": "0000:01:01.0", "<hostdev> 0001:01:00.1": "0000:01:02.0"}
+    assert said == ()
+
+
+def test_an_endpoint_in_part_is_named(on: Setup) -> None:
+    """The missing port is named with its driver, as a warning."""
+    data = guest(hostdev("0001:01:00.0"))
+    config = on(hosts.TWO_PORT_NIC)
+    text = "is of IOMMU group 5, and these of it are not passed through: 0001:01:00.1 (driver e1000e)"
+    assert layout(data, config)[1] == (f"<hostdev> 0001:01:00.0 {text}",)
+    assert warnings(data, config) == [f"line 1: warning: rule 3: <hostdev> 0001:01:00.0: {text}"]
+
+
+def test_an_endpoint_in_part_is_refused(on: Setup) -> None:
+    """incomplete_pe = refuse: it breaks rule 3, and cannot be laid out."""
+    data = guest(hostdev("0001:01:00.0"))
+    config = on(hosts.TWO_PORT_NIC, "refuse")
+    assert any(not v.warning and v.rule == 3 for v in pipeline.analyze(data, config).violations())
+    with pytest.raises(LayoutError, match=r"0001:01:00\.1 \(driver e1000e\)"):
+        pipeline.analyze(data, config).apply_layout()
+
+
+def test_an_endpoint_is_completed(on: Setup) -> None:
+    """incomplete_pe = add: the missing function is added, managed, beside the first; the bridge of the group never."""
+    data = guest(hostdev("0005:90:01.0") + "<rng model='virtio'><backend model='random'/></rng>")
+    config = on(hosts.GROUP_WITH_BRIDGE, "add")
+    assert any(not v.warning and v.rule == 3 for v in pipeline.analyze(data, config).violations())
+    places, said = layout(data, config)
+    assert places == {
+        "<hostdev> 0005:90:01.0": "0000:01:01.0",
+        "<hostdev> 0005:90:01.1": "0000:01:02.0",
+        "<hostdev> 0005:90:01.2": "0000:01:03.0",
+        "<rng> virtio": "0000:02:01.0",
+    }
+    assert list(places) == sorted(places)
+    assert said == ()
+    assert pipeline.analyze(data, config).apply_layout()[0].count(b"managed='yes'") == 3
+
+
+def test_an_unassigned_member_is_not_missing(on: Setup) -> None:
+    """A device that the definition takes from the host without giving it to the guest makes the endpoint whole."""
+    data = guest(hostdev("0001:01:00.0") + hostdev("0001:01:00.1", "<address type='unassigned'/>"))
+    assert warnings(data, on(hosts.TWO_PORT_NIC)) == []
+
+
+def test_a_gpu_goes_with_its_nvlink_bridges(on: Setup) -> None:
+    """NVLink bridges are not bridges between buses: they are missing, and are added."""
+    data = guest(hostdev("0004:04:00.0"))
+    config = on(hosts.NVLINK_GPU, "add")
+    places, _ = layout(data, config)
+    assert sorted(places) == [
+        "<hostdev> 0004:04:00.0", "<hostdev> 0006:00:00.0", "<hostdev> 0006:00:00.1"
+    ]  # fmt: skip
+    assert {place[:7] for place in places.values()} == {"0000:01"}
+
+
+def test_virtual_functions_are_endpoints_of_their_own(on: Setup) -> None:
+    """Each virtual function has a vPHB, and show says whose function it is."""
+    config = on(hosts.SRIOV_NIC)
+    data = guest(hostdev("0003:01:00.2") + hostdev("0003:01:00.3"))
+    places, said = layout(data, config)
+    assert sorted(places.values()) == ["0000:01:01.0", "0000:02:01.0"]
+    assert said == ()
+    shown = papr_hook("show", "--sysfs", str(config.sysfs), stdin=data).out
+    assert "<hostdev> 0003:01:00.3  driver vfio-pci, node 0, function of 0003:01:00.0" in shown
+
+
+def test_nvme_behind_a_switch(on: Setup) -> None:
+    """The switch's ports are groups of their own, and nothing is missing."""
+    assert layout(guest(hostdev("0002:03:00.0")), on(hosts.NVME_BEHIND_SWITCH))[1] == ()
+
+
+def test_a_device_that_is_not_here(on: Setup) -> None:
+    """A definition may be meant for another host: the device is placed alone, with a warning."""
+    places, said = layout(guest(hostdev("0009:01:00.0") + hostdev("0009:01:00.1")), on(hosts.TWO_PORT_NIC))
+    assert sorted(places.values()) == ["0000:01:01.0", "0000:02:01.0"]
+    assert said == tuple(
+        f"<hostdev> 0009:01:00.{n}: host device 0009:01:00.{n} is not on this host, so it gets a vPHB of its own"
+        for n in (0, 1)
+    )
+
+
+def test_a_device_in_no_group(on: Setup) -> None:
+    """A device that is here, but in no IOMMU group, is said to be."""
+    said = layout(guest(hostdev("0001:01:00.0")), on({"0001:01:00.0": Pci(None)}))[1]
+    assert said == (
+        "<hostdev> 0001:01:00.0: host device 0001:01:00.0 is in no IOMMU group here, so it gets a vPHB of its own",
+    )
+
+
+@pytest.mark.parametrize("use", ["disk", "swap", "route", "route6"])
+def test_what_the_host_uses_is_never_added(on: Setup, tmp_path: Path, use: str) -> None:
+    """A disk that is mounted, if through device mapper, and the way to the default route stay with the host."""
+    devices = {"0001:01:00.0": Pci(5, driver="e1000e"), "0001:01:00.1": Pci(5, 0x010802, driver="nvme")}
+    sysfs = on(devices, "add").sysfs
+    used = sysfs / "devices/pci0001:01/0001:01:00.1"
+    proc = tmp_path / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "net").mkdir()
+    if use in ("disk", "swap"):
+        disk, mapped = used / "nvme/nvme0/nvme0n1/nvme0n1p1", sysfs / "devices/virtual/block/dm-0"
+        disk.mkdir(parents=True)
+        (mapped / "slaves").mkdir(parents=True)
+        (mapped / "slaves/nvme0n1p1").symlink_to(disk)
+        (sysfs / "dev/block").mkdir(parents=True)
+        (sysfs / "dev/block/253:0").symlink_to(mapped)
+        (sysfs / "class/block").mkdir(parents=True)
+        (sysfs / "class/block/dm-0").symlink_to(mapped)
+    else:
+        (used / "net/eth1").mkdir(parents=True)
+        (used / "net/eth1/device").symlink_to(used)
+        bridge = sysfs / "devices/virtual/net/br0"
+        bridge.mkdir(parents=True)
+        (bridge / "lower_eth1").symlink_to(used / "net/eth1")
+        (sysfs / "class/net").mkdir(parents=True)
+        (sysfs / "class/net/br0").symlink_to(bridge)
+    files = {
+        "disk": ("self/mountinfo", "22 1 253:0 / / rw - ext4 /dev/dm-0 rw\n"),
+        "swap": ("swaps", "Filename Type Size Used Priority\n/dev/dm-0 partition 1 0 -2\n"),
+        "route": ("net/route", "Iface Destination ...\nbr0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"),
+        "route6": ("net/ipv6_route", f"{'0' * 32} 00 {'0' * 32} 00 {'0' * 32} 400 1 0 3 br0\n"),
+    }
+    name, text = files[use]
+    (proc / name).write_text(text)
+    found = domainxml.read(guest(hostdev("0001:01:00.0"))).guest
+    assert found is not None
+    host = topology.read_topology(found, Config(sysfs=sysfs, domain_dir=tmp_path, libvirt_run_dir=tmp_path), proc=proc)
+    used_for = host.devices[PciAddress(1, 1, 0, 1)].used_for
+    assert used_for == ("a mounted disk" if use in ("disk", "swap") else "its default route")
+    assert host.devices[PciAddress(1, 1, 0, 0)].used_for is None
+
+
+CELLS = (
+    "<cpu><numa><cell id='0' cpus='0-1' memory='1' unit='GiB'/>"
+    "<cell id='1' cpus='2-3' memory='1' unit='GiB'/></numa></cpu>"
+)
+
+
+@pytest.mark.parametrize(
+    ("bound", "cell"),
+    [
+        ("<numatune><memnode cellid='1' nodeset='8'/></numatune>", 1),
+        ("<numatune><memnode cellid='0' nodeset='8'/><memnode cellid='1' nodeset='0'/></numatune>", 0),
+        ("<numatune><memnode cellid='1' nodeset='0,8'/></numatune>", None),
+        ("<numatune><memnode cellid='0' nodeset='8'/><memnode cellid='1' nodeset='8'/></numatune>", None),
+        ("<cputune><vcpupin vcpu='2' cpuset='80-83'/><vcpupin vcpu='3' cpuset='84'/></cputune>", 1),
+        ("<cputune><vcpupin vcpu='2' cpuset='80-83'/></cputune>", None),
+        ("<cputune><vcpupin vcpu='2' cpuset='80'/><vcpupin vcpu='3' cpuset='0'/></cputune>", None),
+        ("", None),
+    ],
+)
+def test_an_endpoint_is_on_its_numa_cell(on: Setup, bound: str, cell: int | None) -> None:
+    """The vPHB of an endpoint has the cell that is bound to the device's host node, where that is beyond doubt."""
+    config = on(hosts.NVME_BEHIND_SWITCH, node_cpus={0: "0-79", 8: "80-159"})
+    data = guest(hostdev("0002:03:00.0") + "<rng model='virtio'><backend model='random'/></rng>", bound + CELLS)
+    out, made = pipeline.analyze(data, config).apply_layout()
+    assert made is not None
+    assert {phb.index: phb.node for phb in made.phbs if phb.node is not None} == ({} if cell is None else {1: cell})
+    assert pipeline.analyze(out, config).apply_layout()[0] == out
+
+
+def test_a_cell_that_a_person_wrote_stays(on: Setup) -> None:
+    """The definition counts more than the host."""
+    root = "<controller type='pci' index='{0}' model='pci-root'><target index='{0}'>{1}</target></controller>"
+    placed = hostdev("0002:03:00.0", "<address type='pci' bus='1' slot='1'/>")
+    data = guest(
+        root.format(0, "") + root.format(1, "<node>0</node>") + placed,
+        "<numatune><memnode cellid='1' nodeset='8'/></numatune>" + CELLS,
+    )
+    _, made = pipeline.analyze(data, on(hosts.NVME_BEHIND_SWITCH)).apply_layout()
+    assert made is not None
+    assert made.phbs[1].node == 0
+
+
+def test_vphb_0_has_no_cell(on: Setup) -> None:
+    """libvirt refuses a NUMA node on PHB 0: an endpoint that stays there has none."""
+    placed = hostdev("0002:03:00.0", "<address type='pci' bus='0' slot='1'/>")
+    root = "<controller type='pci' index='0' model='pci-root'><target index='0'/></controller>"
+    data = guest(root + placed, "<numatune><memnode cellid='1' nodeset='8'/></numatune>" + CELLS)
+    _, made = pipeline.analyze(data, on(hosts.NVME_BEHIND_SWITCH)).apply_layout()
+    assert made is not None
+    assert all(phb.node is None for phb in made.phbs)
+
+
+def gib(number: int) -> int:
+    return number * 1024 * 1024
+
+
+def test_locked_memory(on: Setup) -> None:
+    """libvirt's formula: 4 MiB a PHB, with VFIO also memory/512 or 2 GiB a PHB, and more with NVLink2."""
+    config = on({**hosts.NVLINK_GPU, **hosts.NVME_BEHIND_SWITCH})
+
+    def limit(devices: str, memory: int, phbs: int) -> int:
+        analysis = pipeline.analyze(guest(devices, memory=memory), config)
+        assert analysis.guest is not None
+        return memlock.limit(analysis.guest, analysis.topology, phbs)
+
+    assert limit("", 4, 5) == gib(4) // 128 + 5 * 4096 + 8192
+    vfio = hostdev("0002:03:00.0")
+    assert limit(vfio, 4, 5) == limit("", 4, 5) + gib(10)
+    assert limit(vfio, 64, 5) == limit("", 64, 5) + gib(64) + 5 * gib(64) // 512 + 8192
+    bridge = hostdev("0006:00:00.0")
+    assert limit(bridge, 64, 5) == limit("", 64, 5) + gib(64) + 5 * gib(128 * 1024) // 512 + 8192
+
+
+def test_the_cost_is_said(on: Setup) -> None:
+    """layout and show say what the vPHBs cost; a hard limit that they would burst is a warning."""
+    config = on(hosts.NVME_BEHIND_SWITCH)
+    limited = "<memtune><hard_limit unit='GiB'>10</hard_limit></memtune>"
+    arguments = ("--sysfs", str(config.sysfs))
+    said = papr_hook("layout", *arguments, stdin=guest(hostdev("0002:03:00.0"), limited)).err
+    assert "locked-memory limit 4156 MiB before the layout, 10300 MiB after it" in said
+    assert "warning: 5 vPHBs need 10300 MiB of locked memory, and memtune's hard_limit is 10240 MiB" in said
+    shown = papr_hook("show", *arguments, stdin=guest(hostdev("0002:03:00.0"))).out
+    assert shown.splitlines()[-1].startswith("locked-memory limit")
+    fewer = papr_hook("layout", *arguments, "--spares", "1", stdin=guest(hostdev("0002:03:00.0"), limited))
+    assert "warning" not in fewer.err
+
+
+def test_a_sysfs_in_disorder(tmp_path: Path) -> None:
+    """Loops, missing links, files that cannot be read and groups that are no numbers: what can be known is."""
+    sysfs = hosts.write_host(tmp_path / "sys", hosts.TWO_PORT_NIC)
+    nic = sysfs / "bus/pci/devices/0001:01:00.0"
+    for name in ("iommu_group", "driver"):
+        (nic / name).unlink()
+        (nic / name).symlink_to(name)
+    (nic / "class").unlink()
+    (nic / "class").mkdir()
+    (nic / "numa_node").write_text("none\n")
+    (nic / "physfn").symlink_to(sysfs / "nowhere")
+    other = sysfs / "bus/pci/devices/0001:01:00.1"
+    (other / "iommu_group").unlink()
+    (sysfs / "kernel/iommu_groups/five").mkdir()
+    (other / "iommu_group").symlink_to(sysfs / "kernel/iommu_groups/five")
+    config = Config(sysfs=sysfs, domain_dir=tmp_path, libvirt_run_dir=tmp_path)
+    places, said = layout(guest(hostdev("0001:01:00.0") + hostdev("0001:01:00.1")), config)
+    assert sorted(places.values()) == ["0000:01:01.0", "0000:02:01.0"]
+    assert len(said) == 2
+    assert all("is in no IOMMU group here" in line for line in said)
+
+
+def test_one_host_device_twice(on: Setup) -> None:
+    """A host device can be in a guest once; the error names it."""
+    with pytest.raises(InputError, match=r"host device 0001:01:00\.0 is passed through twice"):
+        pipeline.analyze(guest(hostdev("0001:01:00.0") + hostdev("0001:01:00.0")), on(hosts.TWO_PORT_NIC))
+
+
+@pytest.mark.parametrize("source", ["<source/>", ""])
+def test_a_hostdev_without_a_source(on: Setup, source: str) -> None:
+    """libvirt says what it thinks of it; it gets a vPHB, as any device would."""
+    data = guest(f"<hostdev mode='subsystem' type='pci'>{source}</hostdev>")
+    places, said = layout(data, on(hosts.TWO_PORT_NIC))
+    assert list(places.values()) == ["0000:01:01.0"]
+    assert said == ("<hostdev> #1: names no host device",)
+
+
+def test_a_multifunction_set_without_function_0(on: Setup) -> None:
+    """Functions of a slot whose function 0 is missing are a warning where they stay."""
+    root = "<controller type='pci' index='{0}' model='pci-root'><target index='{0}'/></controller>"
+    placed = hostdev("0001:01:00.0", "<address type='pci' bus='1' slot='1' function='1'/>")
+    second = hostdev("0001:01:00.1", "<address type='pci' bus='1' slot='1' function='2'/>")
+    data = guest("".join(root.format(n) for n in range(6)) + placed + second)
+    said = warnings(data, on(hosts.TWO_PORT_NIC))
+    assert said == ["line 1: warning: rule 3: <hostdev> 0001:01:00.0: is function 1 of a slot that has no function 0"]

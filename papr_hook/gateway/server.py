@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..config import Config
+from ..journal import log
 from . import protocol
 from .session import Parcel, Session
 
@@ -94,9 +95,8 @@ def open_locks(run: Path) -> ByteLocks:
 
 
 def say(priority: int, text: str) -> None:
-    """Tell the journal, in one line whatever a client put into its names."""
-    syslog.openlog("papr-hook", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(priority, " ".join(text.split()))
+    """Write a line to the journal. See journal.log()."""
+    log(priority, text)
 
 
 def listening(environment: dict[str, str]) -> list[socket.socket]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import syslog
 from collections.abc import Sequence
 from typing import BinaryIO, NoReturn, TextIO
 
-from .. import pipeline
+from .. import journal, pipeline
 from ..config import Config, load_config
 from ..domainxml.text import MAX_BYTES
 from ..errors import LayoutError, PaprHookError
@@ -129,5 +128,4 @@ def _say(guest: str, text: str) -> None:
     """Tell the client of a refused start, and the journal."""
     line = f"guest '{guest}': {text}"
     print(f"papr-hook: {line}", file=sys.stderr)
-    syslog.openlog("papr-hook", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(syslog.LOG_WARNING, line)
+    journal.log(journal.WARNING, line)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import select
-import syslog
 
+from .. import journal
 from ..errors import PaprHookError
 from ..virt.connection import connect
 
@@ -62,19 +62,18 @@ def _detach(keep: set[int]) -> None:
 
 
 def _define(definition: bytes, guest: str, uri: str, gone: int, ready: int) -> None:
-    syslog.openlog("papr-hook", syslog.LOG_PID, syslog.LOG_DAEMON)
     try:
         with connect(uri) as connection:
             os.write(ready, b"1")
             os.close(ready)
             if _readable(gone, GONE_SECONDS):
                 connection.define(definition)
-                syslog.syslog(syslog.LOG_NOTICE, f"guest '{guest}': laid out for its next start")
+                journal.log(journal.NOTICE, f"guest '{guest}': laid out for its next start")
     except PaprHookError as error:
-        syslog.syslog(syslog.LOG_ERR, f"guest '{guest}': not laid out: {error}")
+        journal.log(journal.ERROR, f"guest '{guest}': not laid out: {error}")
     except BaseException as error:
         text = f"guest '{guest}': unexpected {type(error).__name__}: {error}"
-        syslog.syslog(syslog.LOG_ERR, text)
+        journal.log(journal.ERROR, text)
     finally:
         os._exit(0)
 

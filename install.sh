@@ -158,7 +158,7 @@ stage_share() {
 }
 
 copy_share() {
-    rm -rf "$1" && mkdir "$1" && cp -R "$here/papr_hook" "$1" && rm -rf "$1/papr_hook/trial" &&
+    rm -rf "$1" && mkdir "$1" && cp -R "$here/papr_hook" "$1" &&
         find "$1" -name __pycache__ -prune -exec rm -rf {} + && chmod -R u=rwX,go=rX "$1"
 }
 
@@ -343,7 +343,7 @@ say_uninstalled() {
 
 main() {
     parse "$@"
-    [ "$action" != try ] || exec "$here/papr_hook/trial/run"
+    [ "$action" != try ] || exec "$here/demo/run"
     trap roll_back EXIT
     trap interrupted INT TERM HUP
     if [ "$action" = install ]; then

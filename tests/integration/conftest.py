@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from papr_hook.trial import guest
-from papr_hook.trial.host import Host
+from tests.harness import guest_image as guest
+from tests.harness.libvirt_host import Host
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from papr_hook.trial.host import Host
+from tests.harness.libvirt_host import Host
 from tests.helpers.paths import PROJECT
 
 HOOK = "/etc/libvirt/hooks/qemu"

@@ -9,9 +9,9 @@ import pytest
 
 from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
-from papr_hook.trial import guest
-from papr_hook.trial.guest import Image
-from papr_hook.trial.host import Host
+from tests.harness import guest_image as guest
+from tests.harness.guest_image import Image
+from tests.harness.libvirt_host import Host
 from tests.helpers import sysfs as hosts
 from tests.helpers.sysfs import Pci
 from tests.unit.test_endpoints import CELLS, hostdev

@@ -21,9 +21,9 @@ from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
 from papr_hook.gateway import protocol
 from papr_hook.layout import check
-from papr_hook.trial import guest
-from papr_hook.trial.guest import Image
-from papr_hook.trial.host import Host
+from tests.harness import guest_image as guest
+from tests.harness.guest_image import Image
+from tests.harness.libvirt_host import Host
 from tests.helpers.clients import CONSOLE, EVENTS, PERL
 from tests.helpers.paths import PROJECT
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from papr_hook.trial import guest
-from papr_hook.trial.guest import Image, Inventory
-from papr_hook.trial.host import CommandError, Host, HostError
+from tests.harness import guest_image as guest
+from tests.harness.guest_image import Image, Inventory
+from tests.harness.libvirt_host import CommandError, Host, HostError
 
 pytestmark = pytest.mark.real
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from papr_hook import domainxml
-from papr_hook.trial import guest
-from papr_hook.trial.guest import Image, Inventory
-from papr_hook.trial.host import Host
+from tests.harness import guest_image as guest
+from tests.harness.guest_image import Image, Inventory
+from tests.harness.libvirt_host import Host
 from tests.helpers.cli import one_line, papr_hook
 from tests.helpers.paths import PROJECT
 

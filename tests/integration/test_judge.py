@@ -16,7 +16,7 @@ from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
 from papr_hook.errors import InputError, LayoutError
 from papr_hook.model import Guest
-from papr_hook.trial.host import Host
+from tests.harness.libvirt_host import Host
 from tests.helpers.generate import Case, cases
 from tests.helpers.paths import CORPUS, GOLDEN
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from papr_hook.trial import guest
+from tests.harness import guest_image as guest
 
 from .hosts import RELEASES, BootedHost, make_root
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from papr_hook.trial import guest
+from tests.harness import guest_image as guest
 from tests.helpers.paths import PROJECT
 
 RELEASES = ("bookworm", "trixie")
@@ -43,7 +43,18 @@ POLL_SECONDS = 0.05
 CHECKOUT = "/srv/papr-hook"
 """Where a host has its copy of the project."""
 
-PARTS = ("install.sh", "install.d", "hooks", "init.d", "man", "papr_hook", "systemd")
+PARTS = (
+    "install.sh",
+    "install.d",
+    "hooks",
+    "init.d",
+    "man",
+    "papr_hook",
+    "systemd",
+    "demo",
+    "tests/__init__.py",
+    "tests/harness",
+)
 
 
 class HostError(Exception):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from papr_hook.trial import guest
-from papr_hook.trial.guest import Image
+from tests.harness import guest_image as guest
+from tests.harness.guest_image import Image
 from tests.helpers.clients import CONSOLE, EVENTS, PERL
 
 from .hosts import BootedHost

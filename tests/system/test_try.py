@@ -52,13 +52,13 @@ SHOWN = (
 
 
 def left(host: BootedHost) -> list[str]:
-    """What a trial could leave: processes, mounts, files."""
+    """What a demonstration could leave: processes, mounts, files."""
     script = "cat /proc/self/mountinfo; ls -A /tmp /var/tmp /run; grep -aE '^(qemu|libvirtd)' /proc/[0-9]*/comm"
     return [line for line in host.sh(script, check=False).stdout.splitlines() if "systemd" not in line]
 
 
 @pytest.mark.parametrize("release", ["bookworm"])
-def test_trial(roots: dict[str, Path], release: str) -> None:
+def test_demo(roots: dict[str, Path], release: str) -> None:
     """It shows all that it is there to show, fits a terminal, and leaves nothing; the host's libvirt is as it was."""
     with started(roots, release) as host:
         before = snapshot(host), left(host)
@@ -76,12 +76,12 @@ def test_trial(roots: dict[str, Path], release: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["fetched", "libvirtd"])
-def test_interrupted_trial(host: BootedHost, at: str) -> None:
+def test_interrupted_demo(host: BootedHost, at: str) -> None:
     """Ctrl-C in the middle of it is one line, and leaves nothing."""
     before = snapshot(host), left(host)
     reached = {
         "fetched": "ls /var/tmp/papr-hook.*/apt/cache/archives/*.deb",
-        "libvirtd": "ls /var/tmp/papr-hook.*/root/trial/trial/run/libvirt/libvirt-sock",
+        "libvirtd": "ls /var/tmp/papr-hook.*/root/demo/demo/run/libvirt/libvirt-sock",
     }[at]
     process = subprocess.Popen(
         host.argv(TRY, "--try"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

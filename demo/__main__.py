@@ -1,4 +1,4 @@
-"""What install.sh --try runs in a throwaway root: see run, beside this."""
+"""Run the demonstration inside the throwaway root that demo/run unpacks."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from .guest import GuestError
-from .host import HostError
-from .screen import Screen
-from .story import Story, TrialError
+from tests.harness.guest_image import GuestError
+from tests.harness.libvirt_host import HostError
 
-DIRECTORY = Path("/trial")
-"""It goes with the root."""
+from .console import Console
+from .scenario import DemoError, Scenario
+
+DIRECTORY = Path("/demo")
+"""A directory of the throwaway root, which is deleted as a whole."""
 
 
 def main() -> int:
-    """Show papr-hook on a throwaway host; return 0, or 1 where something went wrong."""
+    """Show papr-hook on a throwaway host, and return 0, or 1 if a step failed."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         DIRECTORY.mkdir()
-        Story(DIRECTORY, Screen()).tell()
-    except (GuestError, HostError, TrialError, subprocess.CalledProcessError, OSError) as error:
+        Scenario(DIRECTORY, Console()).run()
+    except (GuestError, HostError, DemoError, subprocess.CalledProcessError, OSError) as error:
         print(f"papr-hook: {error}", file=sys.stderr)
         return 1
     return 0

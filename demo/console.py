@@ -1,4 +1,4 @@
-"""What the trial prints: steps, short texts, commands with what they really said, and how long one has to wait."""
+"""Print the demonstration: steps, short texts, commands with their output, and progress."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+import rich.console
 from rich.text import Text
 
-__all__ = ["Screen"]
+__all__ = ["Console"]
 
 WIDTH = 96
 INDENT = "   "
 
 
-class Screen:
-    """A terminal, or a pipe: it gets no colours, and nothing that is replaced later."""
+class Console:
+    """A terminal or a pipe. A pipe gets no colours, and no line that another line replaces."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._console = rich.console.Console(highlight=False, markup=False, emoji=False)
         self._steps = 1
 
     def step(self, title: str) -> None:
-        """Begin the next step; the first was that of whoever started the trial."""
+        """Begin the next step. demo/run prints the first one."""
         self._steps += 1
         self._print("")
         self._print(f"{self._steps}  {title}", "bold")
@@ -34,7 +34,7 @@ class Screen:
             self._print(f"{INDENT}{line}")
 
     def ran(self, command: str, output: str = "", style: str = "") -> None:
-        """Print a command and what it printed; style: of what it printed."""
+        """Print a command and its output, the output in a style of rich."""
         self._print(f"{INDENT}$ {command}", "bold cyan")
         for line in output.rstrip().splitlines():
             for part in self._wrapped(line):
@@ -46,19 +46,19 @@ class Screen:
             self._print(f"     {line}")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows of cells below their heads, each column as wide as its widest cell."""
+        """Print a table whose columns are as wide as their widest cells."""
         widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
         for row in (head, *rows):
             cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths))
             self._print(f"     {cells.rstrip()}", "dim" if row is head else "")
 
     @contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
-        """Show on a terminal that something takes its time."""
+    def waiting(self, step: str) -> Iterator[None]:
+        """Show a spinner on a terminal while a step runs."""
         if not self._console.is_terminal:
             yield
             return
-        with self._console.status(f"{what} ...", spinner="line"):
+        with self._console.status(f"{step} ...", spinner="line"):
             yield
 
     def _wrapped(self, line: str) -> list[str]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from .host import Host
+from .libvirt_host import Host
 
 __all__ = [
     "Device",

@@ -1,7 +1,6 @@
-"""What the trial shows: a PC-shaped guest before and after papr-hook, by libvirt's word and by its own Linux's.
+"""Show a PC-shaped guest before and after papr-hook, as libvirt and as the guest's Linux see it.
 
-Nothing here is made up: a command that is shown was run, what is shown below it is what it printed, and a guest's
-devices are what its Linux found.
+Each command that is shown was run, and its output is shown unchanged. The guest's Linux reports its devices.
 """
 
 from __future__ import annotations
@@ -11,16 +10,18 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import guest, sample
-from .guest import Device, Image, Inventory
-from .host import Host
-from .screen import Screen
+from tests.harness import guest_image as guest
+from tests.harness.guest_image import Device, Image, Inventory
+from tests.harness.libvirt_host import Host
 
-__all__ = ["Story", "TrialError"]
+from . import guests
+from .console import Console
+
+__all__ = ["Scenario", "DemoError"]
 
 NAME = "sample"
 SECOND = "second"
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[1]
 
 KINDS = {
     (0x1AF4, 0x1000): "virtio NIC",
@@ -49,28 +50,32 @@ esac
 """How the throwaway host starts and stops its libvirtd, since it has no systemd."""
 
 
-class TrialError(Exception):
-    """The guest or libvirt did not do what the trial is there to show."""
+class DemoError(Exception):
+    """The guest or libvirt did not do what the demonstration shows."""
 
 
-class Story:
-    """The steps, in order, on one host; run has printed the first, and prints the last."""
+class Scenario:
+    """The steps in order, on one host. demo/run prints the first and the last one."""
 
-    def __init__(self, directory: Path, screen: Screen) -> None:
-        """directory: for the host, the guest's files and its console; a short path."""
+    def __init__(self, directory: Path, console: Console) -> None:
+        """Keep the host, the guest's files and its console below a directory with a short path."""
         self._directory = directory
-        self._screen = screen
-        self._host = Host(directory, "trial")
-        self._console = directory / "console"
+        self._console = console
+        self._host = Host(directory, "demo")
+        self._guest_console = directory / "console"
 
-    def tell(self) -> None:
-        """Show everything; raises TrialError, GuestError, HostError or CalledProcessError where it goes wrong."""
-        screen = self._screen
-        with screen.waiting("fetching a kernel for POWER, and building what the guest boots"):
+    def run(self) -> None:
+        """Show all steps.
+
+        Raises:
+            DemoError, GuestError, HostError, CalledProcessError: a step failed.
+        """
+        console = self._console
+        with console.waiting("fetching a kernel for POWER, and building what the guest boots"):
             image = guest.build(self._directory / "image")
         disk = self._directory / "disk.qcow2"
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"], check=True)
-        with screen.waiting("starting libvirtd"):
+        with console.waiting("starting libvirtd"):
             self._host.start()
         self._host.write("/etc/init.d/libvirtd", SCRIPT, 0o755)
         try:
@@ -91,39 +96,39 @@ class Story:
             found = re.search(r"\d+\.\d+\.\d+", self._host.run([program, "--version"]).stdout)
             versions.append(found[0] if found else "?")
         size = (image.kernel.stat().st_size + image.initrd.stat().st_size) >> 20
-        self._screen.say(f"libvirt {versions[0]} runs, with QEMU {versions[1]}; built a Linux for POWER ({size} MiB)")
+        self._console.say(f"libvirt {versions[0]} runs, with QEMU {versions[1]}; built a Linux for POWER ({size} MiB)")
 
     def _refused_by_libvirt(self, image: Image, disk: Path) -> None:
-        screen = self._screen
-        screen.step("What a tool for PCs writes")
-        screen.say(
+        console = self._console
+        console.step("What a tool for PCs writes")
+        console.say(
             "A template that was made for PCs gives a guest PCI Express root ports, since a PC hotplugs into those, "
             "and a bridge for old devices. For a pseries guest, a POWER machine, that is wrong. libvirt says so:"
         )
-        devices = sample.with_root_ports(disk)
-        screen.lines(devices.partition("<interface")[0])
-        file = self._write("pc.xml", guest.domain(NAME, image, self._console, devices))
+        devices = guests.with_root_ports(disk)
+        console.lines(devices.partition("<interface")[0])
+        file = self._write("pc.xml", guest.domain(NAME, image, self._guest_console, devices))
         done = self._virsh("define", str(file), check=False)
         if "pcie-root-port" not in done.stderr:
-            raise TrialError("libvirt did not refuse a pseries guest its root ports")
+            raise DemoError("libvirt did not refuse a pseries guest its root ports")
 
     def _before(self, image: Image, disk: Path) -> Inventory:
-        screen = self._screen
-        screen.step("What libvirt accepts: everything on one host bridge")
-        screen.say(
+        console = self._console
+        console.step("What libvirt accepts: everything on one host bridge")
+        console.say(
             "So the tool leaves the root ports out. What remains is still a PC's shape: all devices on PCI bus 0, one "
             "of them behind a bridge. libvirt takes that, and would itself place them so."
         )
-        file = self._write("sample.xml", guest.domain(NAME, image, self._console, sample.pc_shaped(disk)))
+        file = self._write("sample.xml", guest.domain(NAME, image, self._guest_console, guests.pc_shaped(disk)))
         self._virsh("define", str(file))
         self._show_tree()
         self._virsh("start", NAME)
-        with screen.waiting("the guest boots"):
-            before = guest.wait_for(self._console)
-        screen.say("Its Linux has booted, and this is what it finds:")
+        with console.waiting("the guest boots"):
+            before = guest.wait_for(self._guest_console)
+        console.say("Its Linux has booted, and this is what it finds:")
         self._show_devices(before)
         domains, groups = _counts(before)
-        screen.say(
+        console.say(
             f"{len(before.devices)} devices, {domains} PCI domain, {groups} IOMMU group{'s' if groups != 1 else ''}: "
             "what Linux cannot tell apart, it cannot isolate. One device that misbehaves, or one that is handed on "
             "to a process of the guest, takes all of its group with it."
@@ -132,92 +137,92 @@ class Story:
         return before
 
     def _install(self) -> None:
-        screen = self._screen
-        screen.step("papr-hook is installed")
+        console = self._console
+        console.step("papr-hook is installed")
         done = self._host.run([str(PROJECT / "install.sh")], check=False)
-        screen.ran("./install.sh", done.stdout + done.stderr)
+        console.ran("./install.sh", done.stdout + done.stderr)
         if done.returncode != 0:
-            raise TrialError("install.sh failed")
+            raise DemoError("install.sh failed")
 
     def _defined_and_created(self, image: Image, disk: Path) -> None:
-        screen = self._screen
-        screen.step("The same tool, the same definition, another layout")
-        screen.say(
+        console = self._console
+        console.step("The same tool, the same definition, another layout")
+        console.say(
             "papr-hook's gateway stands where libvirt's socket was. virsh and every other client talk to libvirt "
             "through it, without knowing, and a definition is laid out on its way. The tool defines a second guest:"
         )
-        xml = guest.domain(SECOND, image, self._directory / "second", sample.pc_shaped(disk))
+        xml = guest.domain(SECOND, image, self._directory / "second", guests.pc_shaped(disk))
         file = self._write("second.xml", xml)
         for command, end in (("define", "undefine"), ("create", "destroy")):
             self._virsh(command, str(file), *(["--paused"] if command == "create" else []))
             found = self._papr_hook("check", "-c", "qemu:///system", SECOND)
             if found != "complies\n":
-                raise TrialError(f"the gateway did not lay out what virsh {command} brought")
+                raise DemoError(f"the gateway did not lay out what virsh {command} brought")
             self._virsh(end, SECOND)
 
     def _after(self, before: Inventory) -> Inventory:
-        screen = self._screen
-        screen.step("The guest that was there starts, every device on a host bridge of its own")
-        screen.say("It was defined before papr-hook was there, so the gateway lays it out for this start:")
+        console = self._console
+        console.step("The guest that was there starts, every device on a host bridge of its own")
+        console.say("It was defined before papr-hook was there, so the gateway lays it out for this start:")
         self._virsh("start", NAME)
-        screen.say(
+        console.say(
             "On POWER a guest has up to 31 PCI host bridges (PHBs, vPHBs as they are virtual). In the definition each "
             "is a pci-root; four of them are empty, for hotplug. The bridge is gone, since nothing needs it."
         )
         self._show_tree()
-        with screen.waiting("the guest boots"):
-            after = guest.wait_for(self._console, lambda seen: len(seen.phbs) > 1)
-        screen.say("The guest agrees. This is its Linux again, not papr-hook:")
+        with console.waiting("the guest boots"):
+            after = guest.wait_for(self._guest_console, lambda seen: len(seen.phbs) > 1)
+        console.say("The guest agrees. This is its Linux again, not papr-hook:")
         self._show_devices(after)
         self._show_phbs(after)
         domains, groups = _counts(after)
         if domains != len(after.devices) or groups < domains:
-            raise TrialError("the guest does not have one PCI domain and one IOMMU group for each device")
-        screen.say(
+            raise DemoError("the guest does not have one PCI domain and one IOMMU group for each device")
+        console.say(
             f"{len(after.devices)} devices, {domains} PCI domains, {groups} IOMMU groups (before: "
             f"{' and '.join(str(count) for count in _counts(before))})."
         )
         return after
 
     def _hotplug(self, after: Inventory) -> None:
-        screen = self._screen
+        console = self._console
         used = {device.domain for device in after.devices}
-        screen.step("A NIC is plugged into a spare host bridge, and out again")
-        screen.say("It names no address. The gateway gives it a host bridge that is empty:")
-        xml = sample.nic(sample.HOTPLUGGED_MAC, "e1000e")
+        console.step("A NIC is plugged into a spare host bridge, and out again")
+        console.say("It names no address. The gateway gives it a host bridge that is empty:")
+        xml = guests.nic(guests.HOTPLUGGED_MAC, "e1000e")
         file = self._write("nic.xml", xml)
-        screen.lines(xml)
+        console.lines(xml)
         self._virsh("attach-device", NAME, str(file), "--live")
         began = time.monotonic()
-        with screen.waiting("the guest's kernel and its RTAS daemon add the device"):
-            seen = guest.wait_for(self._console, lambda seen: seen.by_mac(sample.HOTPLUGGED_MAC) is not None)
-        added = seen.by_mac(sample.HOTPLUGGED_MAC)
+        with console.waiting("the guest's kernel and its RTAS daemon add the device"):
+            seen = guest.wait_for(self._guest_console, lambda seen: seen.by_mac(guests.HOTPLUGGED_MAC) is not None)
+        added = seen.by_mac(guests.HOTPLUGGED_MAC)
         assert added is not None
-        screen.say(f"{time.monotonic() - began:.0f} s later the guest has it, in a domain and a group of its own:")
+        console.say(f"{time.monotonic() - began:.0f} s later the guest has it, in a domain and a group of its own:")
         self._show_devices(Inventory(seen.number, seen.phbs, (added,)))
         if added.domain in used:
-            raise TrialError(f"the NIC is at {added.address}, next to something else")
+            raise DemoError(f"the NIC is at {added.address}, next to something else")
         self._virsh("detach-device", NAME, str(file), "--live")
-        with screen.waiting("the guest lets it go"):
-            seen = guest.wait_for(self._console, lambda seen: seen.by_mac(sample.HOTPLUGGED_MAC) is None)
-        screen.say(
+        with console.waiting("the guest lets it go"):
+            seen = guest.wait_for(self._guest_console, lambda seen: seen.by_mac(guests.HOTPLUGGED_MAC) is None)
+        console.say(
             f"The guest has let it go: {len(seen.devices)} devices, as before, and the host bridge is a spare again."
         )
 
     def _end(self) -> None:
-        screen = self._screen
-        screen.step("papr-hook is uninstalled, and the host ends")
+        console = self._console
+        console.step("papr-hook is uninstalled, and the host ends")
         self._virsh("destroy", NAME)
         done = self._host.run([str(PROJECT / "install.sh"), "--uninstall"])
-        screen.ran("./install.sh --uninstall", done.stdout)
+        console.ran("./install.sh --uninstall", done.stdout)
 
     def _virsh(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run virsh, and show that; raises TrialError where it fails, with check."""
+        """Run virsh, and show that; raises DemoError where it fails, with check."""
         done = self._host.run(["virsh", "-c", "qemu:///system", *args], check=False)
         failed = done.returncode != 0
-        self._screen.ran(f"virsh {' '.join(args)}", (done.stdout + done.stderr).strip(), "red" if failed else "")
+        self._console.ran(f"virsh {' '.join(args)}", (done.stdout + done.stderr).strip(), "red" if failed else "")
         if failed and check:
-            raise TrialError(f"virsh {args[0]} failed")
+            raise DemoError(f"virsh {args[0]} failed")
         return done
 
     def _write(self, name: str, text: str) -> Path:
@@ -232,16 +237,16 @@ class Story:
     def _papr_hook(self, *args: str) -> str:
         module = ["env", f"PYTHONPATH={PROJECT}", "/usr/bin/python3", "-m", "papr_hook"]
         said = self._host.run([*module, *args]).stdout
-        self._screen.ran(f"papr-hook {' '.join(args)}", said)
+        self._console.ran(f"papr-hook {' '.join(args)}", said)
         return said
 
     def _show_devices(self, seen: Inventory) -> None:
         head = ("address", "IOMMU group", "config space", "what")
-        self._screen.table(head, [_row(device) for device in seen.devices])
+        self._console.table(head, [_row(device) for device in seen.devices])
 
     def _show_phbs(self, seen: Inventory) -> None:
         kinds = sorted({str(phb.config_space_type) for phb in seen.phbs})
-        self._screen.say(
+        self._console.say(
             f"Each of its {len(seen.phbs)} host bridges says ibm,pci-config-space-type = {' and '.join(kinds)} in the "
             "device tree: the extended config space of PCI Express, 4096 bytes, without any root port."
         )

@@ -1,4 +1,4 @@
-"""The trial's guests: devices as tools for PCs write them."""
+"""Build the devices of the demonstration's guests, as tools for PCs write them."""
 
 from __future__ import annotations
 

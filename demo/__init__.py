@@ -1,0 +1,1 @@
+"""The demonstration that `install.sh --try` runs on a throwaway libvirt host."""

@@ -1,4 +1,4 @@
-"""The settings: one table, from which the configuration, its defaults and the help come."""
+"""The settings: one table that gives the configuration file, its defaults, --help and the manual page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import configparser
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,146 +16,197 @@ CONF = Path("/etc/papr-hook.conf")
 SECTION = "papr-hook"
 
 
-def number(low: int, high: int) -> Callable[[str], int]:
-    """A reader of whole decimal numbers from low to high; it raises ValueError."""
+class _Word(str, Enum):
+    """A setting that takes one of several words; str() is the word."""
 
-    def read(text: str) -> int:
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Mode(_Word):
+    """Whether guests are laid out, unless their domain XML says otherwise."""
+
+    AUTO = "auto"
+    KEEP = "keep"
+
+
+class OnNoncompliantStart(_Word):
+    """What the hook does about a cold start with a layout that breaks a rule."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+
+
+class IncompletePe(_Word):
+    """What to do about a partitionable endpoint of which only some members are passed through."""
+
+    WARN = "warn"
+    ADD = "add"
+    REFUSE = "refuse"
+
+
+class AttachWithoutSpare(_Word):
+    """What to do with an emulated device that is attached when no vPHB is empty."""
+
+    REFUSE = "refuse"
+    SHARE = "share"
+
+
+def number(low: int, high: int) -> Callable[[str], int]:
+    """Return a parser of decimal numbers from low to high, which raises ValueError."""
+
+    def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
             raise ValueError
         return int(text)
 
-    return read
-
-
-def choice(*words: str) -> Callable[[str], str]:
-    """A reader of one of some words; it raises ValueError."""
-
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError
-        return text
-
-    return read
+    return parse
 
 
 def path(text: str) -> Path:
-    """A reader of absolute paths; it raises ValueError."""
-    if not text.startswith("/"):
+    """Return an absolute path, or raise ValueError."""
+    if not text.startswith("/") or "\0" in text:
         raise ValueError
     return Path(text)
 
 
 def word(text: str) -> str:
-    """A reader of text that is not empty; it raises ValueError."""
+    """Return text that is not empty, or raise ValueError."""
     if not text:
         raise ValueError
     return text
 
 
-def _setting(default: object, read: Callable[[str], object], takes: str, doc: str) -> Any:
-    return dataclasses.field(default=default, metadata={"read": read, "takes": takes, "doc": doc})
+def _setting(default: object, parse: Callable[[str], object], takes: str, doc: str) -> Any:
+    return dataclasses.field(default=default, metadata={"parse": parse, "takes": takes, "doc": doc, "words": {}})
+
+
+def _choice(default: _Word, doc: str, words: Mapping[str, str]) -> Any:
+    """Return a setting that takes the words of an enumeration.
+
+    Args:
+        default: Its default, a member of the enumeration.
+        doc: What it is for, a sentence.
+        words: What each word means, a sentence each.
+    """
+    *others, last = (str(member) for member in type(default))
+    takes = f"{', '.join(others)} or {last}"
+    metadata = {"parse": type(default), "takes": takes, "doc": doc, "words": words}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the host's administrator wants; the fields are the settings of the configuration."""
+    """The settings of a host; each field is a setting of the configuration file."""
 
-    mode: str = _setting(
-        "auto",
-        choice("auto", "keep"),
-        "auto or keep",
-        "auto: lay guests out; keep: leave every guest as it is, unless its own definition says auto",
+    mode: Mode = _choice(
+        Mode.AUTO,
+        "Whether guests are laid out. The domain XML of a guest overrides this.",
+        {
+            "auto": "Lay guests out.",
+            "keep": "Leave guests unchanged.",
+        },
     )
     spares: int = _setting(
         4,
         number(0, 30),
         "a number from 0 to 30",
-        "empty vPHBs that each guest has for hotplug",
+        "The number of vPHBs kept empty for hotplug in each guest.",
     )
-    on_noncompliant_start: str = _setting(
-        "refuse",
-        choice("refuse", "warn"),
-        "refuse or warn",
-        "what the hook does when a guest starts that does not comply. refuse: define the "
-        "laid-out XML and fail this start, so that the next one works; warn: say so in the "
-        "journal and let it start",
+    on_noncompliant_start: OnNoncompliantStart = _choice(
+        OnNoncompliantStart.REFUSE,
+        "What the hook does when a guest with a non-compliant layout is cold-started.",
+        {
+            "refuse": "Fail the start and define the laid-out domain XML. The next start succeeds.",
+            "warn": "Log a warning and let the guest start.",
+        },
     )
-    incomplete_pe: str = _setting(
-        "warn",
-        choice("warn", "add", "refuse"),
-        "warn, add or refuse",
-        "what to do about a partitionable endpoint that is passed through in part. warn: name the "
-        "missing devices; add: pass them through too, all but bridges and what the host itself "
-        "uses; refuse: the guest does not comply",
+    incomplete_pe: IncompletePe = _choice(
+        IncompletePe.WARN,
+        "What to do when only some devices of a partitionable endpoint are passed through.",
+        {
+            "warn": "Name the missing devices.",
+            "add": "Pass the missing devices through as well, except bridges and devices that the host uses.",
+            "refuse": "Treat the guest as non-compliant.",
+        },
     )
-    attach_without_spare: str = _setting(
-        "refuse",
-        choice("refuse", "share"),
-        "refuse or share",
-        "what the gateway does with a device that is attached when its guest has no empty vPHB "
-        "left. refuse: fail the attach; share: put an emulated device next to other emulated ones. "
-        "A host device is refused in any case",
+    attach_without_spare: AttachWithoutSpare = _choice(
+        AttachWithoutSpare.REFUSE,
+        "What the gateway does when an emulated device is attached and no vPHB is empty. "
+        "A host device is always refused then.",
+        {
+            "refuse": "Fail the attach.",
+            "share": "Put the device next to other emulated devices.",
+        },
     )
     uri: str = _setting(
         "qemu:///system",
         word,
         "a libvirt connection URI",
-        "how the hook's helper and the command reach libvirt",
+        "The libvirt connection URI that the hook's helper and the commands use.",
     )
     sysfs: Path = _setting(
         Path("/sys"),
         path,
         "an absolute path",
-        "where the host's IOMMU groups are read from",
+        "The directory from which IOMMU groups are read.",
     )
     domain_dir: Path = _setting(
         Path("/etc/libvirt/qemu"),
         path,
         "an absolute path",
-        "where libvirt keeps the definitions of its guests, and in networks/ of its networks",
+        "The directory where libvirt keeps domain XML. Its subdirectory networks/ has the networks.",
     )
     snapshot_dir: Path = _setting(
         Path("/var/lib/libvirt/qemu/snapshot"),
         path,
         "an absolute path",
-        "where libvirt keeps the definitions of its snapshots; a revert to one is never refused",
+        "The directory where libvirt keeps snapshot XML. The hook reads it to recognize a revert.",
     )
     libvirt_run_dir: Path = _setting(
         Path("/run/libvirt"),
         path,
         "an absolute path",
-        "libvirt's run directory: its active networks are known from network/, and the hook "
-        "notes in papr-hook/ which guests are migrating in or being restored",
+        "The run directory of libvirt. Its subdirectory network/ has the active networks, "
+        "and papr-hook/ the markers of guests being migrated in or restored.",
     )
 
     @classmethod
     def settings(cls) -> Mapping[str, dataclasses.Field[Any]]:
-        """The table: each setting's field by its name."""
+        """Return the field of each setting by its name."""
         return {field.name: field for field in dataclasses.fields(cls)}
 
     def override(self, name: str, text: str, where: str) -> Config:
-        """This policy with one setting read from text.
+        """Return a copy with one setting changed.
 
-        where: what the message names when the setting is unknown or the text is not one of its
-        values; raises ConfError.
+        Args:
+            name: The setting.
+            text: Its value as written in the configuration file.
+            where: The file or option that an error message names.
+
+        Raises:
+            ConfError: The setting is unknown, or does not take this value.
         """
         field = self.settings().get(name)
         if field is None:
             known = ", ".join(self.settings())
-            raise ConfError(f"{where}: unknown setting '{name}'; there are {known}")
+            raise ConfError(f"{where}: unknown setting '{name}'; valid settings: {known}")
         try:
-            value = field.metadata["read"](text)
+            value = field.metadata["parse"](text)
         except ValueError:
             takes = field.metadata["takes"]
-            raise ConfError(f"{where}: {name} = {text!r} is not {takes}") from None
+            raise ConfError(f"{where}: {name} = {_cut(text)!r} is not {takes}") from None
         return dataclasses.replace(self, **{name: value})
 
 
 def load_config(file: Path | None = None) -> Config:
-    """The policy of a configuration file.
+    """Return the settings of a configuration file.
 
-    file: which; None means /etc/papr-hook.conf, and the defaults where there is none. Raises
-    ConfError when it cannot be read or says something that is not a setting.
+    Args:
+        file: The file; None means /etc/papr-hook.conf, and the defaults if that does not exist.
+
+    Raises:
+        ConfError: The file cannot be read, or has a line that is not a valid setting.
     """
     source = CONF if file is None else file
     try:
@@ -163,31 +215,38 @@ def load_config(file: Path | None = None) -> Config:
         if file is None:
             return Config()
         raise ConfError(f"{source}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise ConfError(f"{source}: {reason}") from None
+    except UnicodeDecodeError:
+        raise ConfError(f"{source}: not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        raise ConfError(f"{source}: {error.strerror if isinstance(error, OSError) else error}") from None
     config = Config()
-    for name, value in _read(text, source).items():
+    for name, value in _parse(text, source).items():
         config = config.override(name, value, f"{source}: line {_line(text, name)}")
     return config
 
 
-def _read(text: str, source: Path) -> Mapping[str, str]:
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=True)
+def _cut(text: str) -> str:
+    """Return text short enough for a message."""
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _parse(text: str, source: Path) -> Mapping[str, str]:
+    # Without a default section, [DEFAULT] is an unknown section like any other.
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=True, default_section="")
     try:
         parser.read_string(text, str(source))
     except configparser.Error as error:
-        raise ConfError(f"{source}: {_fault(error)}") from None
+        raise ConfError(f"{source}: {_describe_error(error)}") from None
     for section in parser.sections():
         if section != SECTION:
-            raise ConfError(f"{source}: unknown section [{section}]; there is [{SECTION}]")
+            raise ConfError(f"{source}: unknown section [{section}]; valid section: [{SECTION}]")
     return dict(parser[SECTION]) if parser.has_section(SECTION) else {}
 
 
-def _fault(error: configparser.Error) -> str:
-    """What is wrong with a file, in one line."""
+def _describe_error(error: configparser.Error) -> str:
+    """Return a syntax error of a configuration file as one line."""
     if isinstance(error, configparser.MissingSectionHeaderError):
-        return f"line {error.lineno}: settings go below a line [{SECTION}]"
+        return f"line {error.lineno}: missing section header [{SECTION}]"
     if isinstance(error, configparser.DuplicateOptionError):
         return f"line {error.lineno}: {error.option} is set twice"
     if isinstance(error, configparser.ParsingError):
@@ -196,34 +255,47 @@ def _fault(error: configparser.Error) -> str:
 
 
 def _line(text: str, name: str) -> int:
-    """The line of a file that sets something."""
+    """Return the number of the line that sets a setting."""
     lines = enumerate(text.splitlines(), 1)
     return next((n for n, line in lines if line.partition("=")[0].strip().lower() == name), 0)
 
 
 def sample_config() -> str:
-    """A configuration file that says every default, as a comment."""
+    """Return a configuration file that has every setting with its default, as a comment."""
     lines = [f"[{SECTION}]"]
     for name, field in Config.settings().items():
-        lines += ["", f"# {field.metadata['doc']}", f"# ({field.metadata['takes']})"]
+        lines += ["", f"# {field.metadata['doc']}"]
+        lines += [f"#   {word}: {meaning}" for word, meaning in field.metadata["words"].items()]
+        lines += [] if field.metadata["words"] else [f"# Takes {field.metadata['takes']}."]
         lines += [f"#{name} = {field.default}"]
     return "\n".join(lines) + "\n"
 
 
 def settings_page() -> str:
-    """The manual page of the configuration, in man(7)'s language."""
-    entries = "".join(
-        f'.TP\n.BR {name} " (default: " "{field.default}" )\n'
-        f"{field.metadata['doc'][0].upper()}{field.metadata['doc'][1:]}.\n"
-        f"Takes {field.metadata['takes']}.\n"
-        for name, field in Config.settings().items()
-    )
+    """Return the manual page of the configuration file in man(7) markup."""
+    entries = "".join(_entry(name, field) for name, field in Config.settings().items())
     return (
         '.TH PAPR-HOOK.CONF 5 "" "papr-hook" "File Formats"\n'
         ".SH NAME\npapr-hook.conf \\- settings of papr-hook\n"
         f".SH SYNOPSIS\n.I {CONF}\n"
-        f".SH DESCRIPTION\nLines of the form\n.I setting = value\nbelow a line\n.BR [{SECTION}] ,\n"
-        "and comments that start with #.\nA setting that is not there has its default.\n"
+        f".SH DESCRIPTION\nLines of the form\n.I setting = value\nfollow a line\n.BR [{SECTION}] .\n"
+        "Lines that start with # are comments.\nOmitted settings keep their defaults.\n"
         f".SH SETTINGS\n{entries}"
         ".SH SEE ALSO\n.BR papr-hook (1),\n.BR papr-hook (8)\n"
     )
+
+
+def _entry(name: str, field: dataclasses.Field[Any]) -> str:
+    """Return the entry of a setting, its words as a list."""
+    text = "\n".join(_sentences(field.metadata["doc"]))
+    head = f'.TP\n.BR {name} " (default: " "{field.default}" )\n{text}\n'
+    words = field.metadata["words"]
+    if not words:
+        return f"{head}Takes {field.metadata['takes']}.\n"
+    items = "".join(f".IP {word} 8\n" + "\n".join(_sentences(meaning)) + "\n" for word, meaning in words.items())
+    return f"{head}.RS\n{items}.RE\n"
+
+
+def _sentences(text: str) -> list[str]:
+    """Split text after each sentence, since man(7) wants each on a line of its own."""
+    return text.replace(". ", ".\n").split("\n")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from papr_hook import hotplug, pipeline
-from papr_hook.config import Config
+from papr_hook.config import AttachWithoutSpare, Config, IncompletePe
 from papr_hook.errors import InputError, PaprHookError
 from papr_hook.gateway import protocol
 from papr_hook.gateway.session import PATIENCE, Parcel, Session
@@ -106,7 +106,7 @@ def test_no_room() -> None:
 
 def test_sharing_if_the_host_wants_that(settings: Config) -> None:
     """attach_without_spare = share: an emulated device joins the least crowded vPHB of emulated ones."""
-    share = dataclasses.replace(settings, attach_without_spare="share")
+    share = dataclasses.replace(settings, attach_without_spare=AttachWithoutSpare.SHARE)
     full = nic(0, at(0)) + hostdev("0002:01:00.0", at(1)) + nic(2, at(2)) + nic(3, at(3))
     assert placed(nic(9), guest(full, 4), settings=share) == (2, 2, 0)
     with pytest.raises(hotplug.NoRoomError):
@@ -134,7 +134,7 @@ def test_endpoints_stay_together_in_both_definitions(settings: Config) -> None:
 def test_what_an_endpoint_lacks_is_named(settings: Config) -> None:
     """A host device comes alone; the rest of its group is named until it is there, and nothing is refused for it."""
     first, second, third = (hostdev(f"0001:01:00.{function}").encode() for function in (0, 1, 2))
-    strict = dataclasses.replace(settings, incomplete_pe="refuse")
+    strict = dataclasses.replace(settings, incomplete_pe=IncompletePe.REFUSE)
     said = hotplug.missing(first, [guest()], strict)
     assert said is not None
     assert "0001:01:00.1" in said and "0001:01:00.2" in said

@@ -88,31 +88,6 @@ def test_directory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("conf", "says"),
-    [
-        ("spares = 4\n", "line 1: settings go below a line [papr-hook]"),
-        ("[papr-hook]\nspares = 31\n", "line 2: spares = '31' is not a number from 0 to 30"),
-        ("[papr-hook]\nspares = four\n", "spares = 'four' is not a number from 0 to 30"),
-        ("[papr-hook]\non_noncompliant_start = maybe\n", "on_noncompliant_start = 'maybe' is not refuse or warn"),
-        ("[papr-hook]\nsysfs = sys\n", "sysfs = 'sys' is not an absolute path"),
-        ("[papr-hook]\nspare = 4\n", "unknown setting 'spare'"),
-        ("[papr-hook]\nspares = 4\nspares = 5\n", "line 3: spares is set twice"),
-        ("[hook]\nspares = 4\n", "unknown section [hook]"),
-        ("[papr-hook]\nspares\n", "line 2: not of the form"),
-    ],
-)
-def test_broken_conf(conf: str, says: str, tmp_path: Path) -> None:
-    """A configuration that cannot be used is named with what is wrong in it."""
-    file = tmp_path / "papr-hook.conf"
-    file.write_text(conf)
-    ran = papr_hook("layout", "--conf", str(file), str(GOOD))
-    assert (ran.status, ran.out) == (2, "")
-    assert one_line(ran.err), ran.err
-    assert ran.err.startswith(f"papr-hook: {file}: ")
-    assert says in ran.err
-
-
-@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["layout", "--conf", "/nowhere.conf"], "/nowhere.conf: no such file"),

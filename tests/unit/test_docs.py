@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from papr_hook import __version__
-from papr_hook.config import Config, load_config, sample_config, settings_page
+from papr_hook.config import settings_page
 from tests.helpers.cli import papr_hook
 from tests.helpers.paths import MANUAL
 
@@ -37,15 +36,6 @@ def test_the_command_page_names_every_option() -> None:
         words = papr_hook(command, "--help").out.replace(",", " ").replace("[", " ").replace("]", " ").split()
         for option in {word for word in words if word.startswith("--")} - {"--help"}:
             assert option in page, f"{command} {option}"
-
-
-def test_the_sample_configuration_is_one(tmp_path: Path) -> None:
-    """The sample says the defaults, and reads as them with its comment signs gone."""
-    file = tmp_path / "sample.conf"
-    file.write_text(sample_config())
-    assert load_config(file) == Config()
-    file.write_text("".join(line.lstrip("#") for line in sample_config().splitlines(True) if line[:2] != "# "))
-    assert load_config(file) == Config()
 
 
 def test_versions_agree() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from papr_hook import domainxml, pipeline
-from papr_hook.config import Config
+from papr_hook.config import Config, IncompletePe
 from papr_hook.errors import InputError, LayoutError
 from papr_hook.host import topology
 from papr_hook.layout import memlock
@@ -26,7 +26,9 @@ def on(tmp_path: Path) -> Setup:
 
     def make(devices: Mapping[str, Pci], incomplete_pe: str = "warn", node_cpus: Mapping[int, str] = {}) -> Config:
         sysfs = hosts.write_host(tmp_path / "sys", devices, node_cpus)
-        return Config(sysfs=sysfs, incomplete_pe=incomplete_pe, domain_dir=tmp_path, libvirt_run_dir=tmp_path)
+        return Config(
+            sysfs=sysfs, incomplete_pe=IncompletePe(incomplete_pe), domain_dir=tmp_path, libvirt_run_dir=tmp_path
+        )
 
     return make
 

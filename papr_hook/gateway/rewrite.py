@@ -15,7 +15,7 @@ from typing import Union
 from .. import hotplug, pipeline
 from ..config import Config
 from ..errors import PaprHookError
-from ..host import topology
+from ..host.networks import is_hostdev_network
 from .protocol import PROGRAM, VERSION, Domain, Frame, ProtocolError, Reader, Type, string, uint
 
 DEFINE_XML_FLAGS = 350
@@ -121,7 +121,7 @@ def _hostdev_networks(names: frozenset[str]) -> Generator[Call | Reserve, bytes,
             xml = Reader((yield Call(NETWORK_GET_XML_DESC, network + uint(0)))).string()
         except UpstreamError:
             continue  # libvirt will say so
-        found.update({name} if topology.hands_out_hostdevs(xml) else ())
+        found.update({name} if is_hostdev_network(xml) else ())
     return frozenset(found)
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from papr_hook import domainxml, pipeline
+from papr_hook import pipeline
 from papr_hook.config import Config, IncompletePe
 from papr_hook.errors import InputError, LayoutError
-from papr_hook.host import topology
 from papr_hook.layout import memlock
-from papr_hook.model import PciAddress
 from tests.helpers import sysfs as hosts
 from tests.helpers.cli import papr_hook
 from tests.helpers.sysfs import Pci
@@ -156,48 +154,6 @@ def test_a_device_in_no_group(on: Setup) -> None:
     assert said == (
         "<hostdev> 0001:01:00.0: host device 0001:01:00.0 is in no IOMMU group here, so it gets a vPHB of its own",
     )
-
-
-@pytest.mark.parametrize("use", ["disk", "swap", "route", "route6"])
-def test_what_the_host_uses_is_never_added(on: Setup, tmp_path: Path, use: str) -> None:
-    """A disk that is mounted, if through device mapper, and the way to the default route stay with the host."""
-    devices = {"0001:01:00.0": Pci(5, driver="e1000e"), "0001:01:00.1": Pci(5, 0x010802, driver="nvme")}
-    sysfs = on(devices, "add").sysfs
-    used = sysfs / "devices/pci0001:01/0001:01:00.1"
-    proc = tmp_path / "proc"
-    (proc / "self").mkdir(parents=True)
-    (proc / "net").mkdir()
-    if use in ("disk", "swap"):
-        disk, mapped = used / "nvme/nvme0/nvme0n1/nvme0n1p1", sysfs / "devices/virtual/block/dm-0"
-        disk.mkdir(parents=True)
-        (mapped / "slaves").mkdir(parents=True)
-        (mapped / "slaves/nvme0n1p1").symlink_to(disk)
-        (sysfs / "dev/block").mkdir(parents=True)
-        (sysfs / "dev/block/253:0").symlink_to(mapped)
-        (sysfs / "class/block").mkdir(parents=True)
-        (sysfs / "class/block/dm-0").symlink_to(mapped)
-    else:
-        (used / "net/eth1").mkdir(parents=True)
-        (used / "net/eth1/device").symlink_to(used)
-        bridge = sysfs / "devices/virtual/net/br0"
-        bridge.mkdir(parents=True)
-        (bridge / "lower_eth1").symlink_to(used / "net/eth1")
-        (sysfs / "class/net").mkdir(parents=True)
-        (sysfs / "class/net/br0").symlink_to(bridge)
-    files = {
-        "disk": ("self/mountinfo", "22 1 253:0 / / rw - ext4 /dev/dm-0 rw\n"),
-        "swap": ("swaps", "Filename Type Size Used Priority\n/dev/dm-0 partition 1 0 -2\n"),
-        "route": ("net/route", "Iface Destination ...\nbr0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"),
-        "route6": ("net/ipv6_route", f"{'0' * 32} 00 {'0' * 32} 00 {'0' * 32} 400 1 0 3 br0\n"),
-    }
-    name, text = files[use]
-    (proc / name).write_text(text)
-    found = domainxml.read(guest(hostdev("0001:01:00.0"))).guest
-    assert found is not None
-    host = topology.read_topology(found, Config(sysfs=sysfs, domain_dir=tmp_path, libvirt_run_dir=tmp_path), proc=proc)
-    used_for = host.devices[PciAddress(1, 1, 0, 1)].used_for
-    assert used_for == ("a mounted disk" if use in ("disk", "swap") else "its default route")
-    assert host.devices[PciAddress(1, 1, 0, 0)].used_for is None
 
 
 CELLS = (

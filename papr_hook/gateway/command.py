@@ -15,7 +15,7 @@ from ..errors import ConfError
 from ..virt.connection import Connection
 from . import server
 from .rewrite import definitions_of
-from .session import PATIENCE
+from .session import ATTACH_LOCK_TIMEOUT
 
 POLL_SECONDS = 0.02
 
@@ -67,8 +67,8 @@ def attach_device(
     placed, missing = device, None
     locks, uuid = server.open_locks(config.libvirt_run_dir), UUID(connection.uuid(guest)).bytes
     if hotplug.may_need_place(device):
-        deadline = time.monotonic() + PATIENCE
-        while not locks.take(uuid) and time.monotonic() < deadline:
+        deadline = time.monotonic() + ATTACH_LOCK_TIMEOUT
+        while not locks.acquire(uuid) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         definitions = [connection.xml(guest, flag) for flag in definitions_of(flags)]
         placed = hotplug.place(device, definitions, config)

@@ -1,31 +1,72 @@
-"""libvirt's RPC protocol without I/O: bytes in, frames out, and the XDR of the few messages of interest.
+"""libvirt's RPC protocol without I/O: bytes in, packets out, and the XDR of the few messages of interest.
 
-From libvirt's src/rpc/virnetprotocol.x and src/remote/remote_protocol.x, which are the same in 9.0.0 and 11.3.0. A
-frame is a length that counts itself, a header of six words, and a payload, all in big-endian XDR. A frame that carries
-file descriptors starts its payload with their number; that many messages of one byte, each with one descriptor, follow
-the frame outside of its length. SASL changes none of that on a Unix socket: libvirt asks it for no encryption there.
+Source: libvirt's docs/kbase/internals/rpc.rst, src/rpc/virnetprotocol.x and src/remote/remote_protocol.x, which are
+the same in 9.0.0 and 11.3.0. A packet is a length that counts itself, a header of six words, and a payload, all in
+big-endian XDR. The payload of a packet with file descriptors starts with their number. That many messages of one byte,
+each with one descriptor, follow the packet and are not counted in its length. SASL does not change the framing on a
+Unix socket, because libvirt requests no encryption there.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
 PROGRAM = 0x20008086
+"""REMOTE_PROGRAM in libvirt's src/remote/remote_protocol.x."""
+
 VERSION = 1
+"""REMOTE_PROTOCOL_VERSION, same file."""
+
 WORD = 4
+"""Bytes of an XDR unsigned int, to which everything else is padded (RFC 4506)."""
+
 HEADER = struct.Struct(">7I")
-"""The length and the header."""
-MIN_LENGTH = HEADER.size
-MAX_LENGTH = 4 + 33_554_432
+"""The length, and the program, version, procedure, type, serial and status of virNetMessageHeader."""
+
+MIN_PACKET = HEADER.size
+
+MAX_PACKET = 4 + 33_554_432
+"""Bytes of the longest packet: VIR_NET_MESSAGE_LEN_MAX and VIR_NET_MESSAGE_MAX in src/rpc/virnetprotocol.x."""
+
 MAX_STRING = 4_194_304
-MAX_DESCRIPTORS = 32
+"""VIR_NET_MESSAGE_STRING_MAX, same file; REMOTE_STRING_MAX is the same number."""
+
+MAX_FDS = 32
+"""VIR_NET_MESSAGE_NUM_FDS_MAX, same file."""
+
 UUID_BYTES = 16
+"""VIR_UUID_BUFLEN in libvirt's include/libvirt/libvirt-host.h."""
+
+MAX_SASL_DATA = 65_536
+"""REMOTE_AUTH_SASL_DATA_MAX in src/remote/remote_protocol.x."""
+
+
+class Procedure(IntEnum):
+    """The procedures that the gateway acts on or calls: REMOTE_PROC_… in libvirt's src/remote/remote_protocol.x."""
+
+    CONNECT_OPEN = 1
+    DOMAIN_ATTACH_DEVICE = 8
+    DOMAIN_CREATE = 9
+    DOMAIN_CREATE_XML = 10
+    DOMAIN_DEFINE_XML = 11
+    DOMAIN_GET_XML_DESC = 14
+    NETWORK_GET_XML_DESC = 43
+    NETWORK_LOOKUP_BY_NAME = 46
+    CONNECT_DOMAIN_XML_TO_NATIVE = 136
+    DOMAIN_IS_ACTIVE = 150
+    DOMAIN_ATTACH_DEVICE_FLAGS = 160
+    DOMAIN_HAS_MANAGED_SAVE_IMAGE = 183
+    DOMAIN_CREATE_WITH_FLAGS = 196
+    DOMAIN_CREATE_XML_WITH_FILES = 309
+    DOMAIN_CREATE_WITH_FILES = 310
+    DOMAIN_DEFINE_XML_FLAGS = 350
 
 
 class Type(IntEnum):
-    """The types of frames; any other number is passed on like these."""
+    """Packet types: virNetMessageType. Unknown types are forwarded unchanged."""
 
     CALL = 0
     REPLY = 1
@@ -37,7 +78,7 @@ class Type(IntEnum):
 
 
 class Status(IntEnum):
-    """What became of a call."""
+    """Results of a call: virNetMessageStatus."""
 
     OK = 0
     ERROR = 1
@@ -45,22 +86,24 @@ class Status(IntEnum):
 
 
 class ProtocolError(Exception):
-    """Bytes that are not what the protocol says."""
+    """Data that violates the protocol."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The other side sent them; what it sent after them cannot be told apart any more."""
+    """The peer sent malformed data; packet boundaries are lost."""
 
 
 class LocalProtocolError(ProtocolError):
-    """This program was about to send them."""
+    """This program was asked to build an invalid packet."""
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One frame: what its header says, and its bytes as they travel.
+class Packet:
+    """One packet.
 
-    data: the whole frame, length and header included; descriptors: how many follow it.
+    Attributes:
+        data: All of its bytes, length and header included, but not those that carry file descriptors.
+        fds: The number of file descriptors that follow it.
     """
 
     program: int
@@ -70,137 +113,167 @@ class Frame:
     serial: int
     status: int
     data: bytes
-    descriptors: int = 0
+    fds: int = 0
 
     @property
     def payload(self) -> bytes:
-        """The arguments of a call, or what a reply returns."""
-        return self.data[self._payload_at :]
+        """The arguments of a call, or the return values of a reply."""
+        return self.data[self._payload_start :]
 
     @property
-    def _payload_at(self) -> int:
-        return HEADER.size + (WORD if _has_descriptors(self.type) else 0)
+    def _payload_start(self) -> int:
+        return HEADER.size + (WORD if _carries_fds(self.type) else 0)
 
-    def with_payload(self, payload: bytes) -> Frame:
-        """The same frame with another payload. Raises LocalProtocolError when that is too long for one."""
-        data = self.data[WORD : self._payload_at] + payload
+    def with_payload(self, payload: bytes) -> Packet:
+        """Return the same packet with another payload.
+
+        Raises:
+            LocalProtocolError: The packet would be longer than libvirt accepts.
+        """
+        data = self.data[WORD : self._payload_start] + payload
         return replace(self, data=_length(data) + data)
 
 
-def frame(procedure: int, type_: int, serial: int, status: int, payload: bytes) -> Frame:
-    """A frame of libvirt's main program without descriptors. Raises LocalProtocolError when it is too long."""
+@dataclass(frozen=True)
+class PacketWithFds:
+    """A packet and the open file descriptors that follow it."""
+
+    packet: Packet
+    fds: Sequence[int] = ()
+
+
+def build_packet(procedure: int, type_: int, serial: int, status: int, payload: bytes) -> Packet:
+    """Return a packet of libvirt's main program, without file descriptors.
+
+    Raises:
+        LocalProtocolError: The packet would be longer than libvirt accepts.
+    """
     data = struct.pack(">6I", PROGRAM, VERSION, procedure, type_, serial, status) + payload
-    return Frame(PROGRAM, VERSION, procedure, type_, serial, status, _length(data) + data)
+    return Packet(PROGRAM, VERSION, procedure, type_, serial, status, _length(data) + data)
 
 
 def _length(data: bytes) -> bytes:
-    if WORD + len(data) > MAX_LENGTH:
-        raise LocalProtocolError(f"a frame of {WORD + len(data)} bytes; {MAX_LENGTH} are allowed")
+    if WORD + len(data) > MAX_PACKET:
+        raise LocalProtocolError(f"packet of {WORD + len(data)} bytes exceeds the limit of {MAX_PACKET}")
     return struct.pack(">I", WORD + len(data))
 
 
-def _has_descriptors(type_: int) -> bool:
+def _carries_fds(type_: int) -> bool:
     return type_ in (Type.CALL_WITH_FDS, Type.REPLY_WITH_FDS)
 
 
-class Framer:
-    """One direction of a connection: gets bytes in any portions, gives frames.
+class PacketParser:
+    """Splits one direction of a connection into packets, whatever portions its bytes arrive in.
 
-    limit: the longest frame to take, in bytes. The bytes that come along with descriptors are taken out;
-    descriptors_read: how many of them belong to a frame that is not complete yet. Whoever reads the socket keeps the
-    descriptors themselves in their order.
+    Attributes:
+        limit: The longest packet to accept, in bytes.
+        fds_read: How many of the one-byte messages that carry file descriptors were read for the packet that is not
+            complete yet. The reader of the socket keeps the descriptors themselves, in order.
     """
 
-    def __init__(self, limit: int = MAX_LENGTH) -> None:
+    def __init__(self, limit: int = MAX_PACKET) -> None:
         self.limit = limit
         self._buffer = bytearray()
-        self._waiting: Frame | None = None
-        self.descriptors_read = 0
+        self._waiting: Packet | None = None
+        self.fds_read = 0
 
     def receive(self, data: bytes) -> None:
-        """Take what was read from a socket."""
+        """Append data that was read from the socket."""
         self._buffer += data
 
-    def next_frame(self) -> Frame | None:
-        """The next complete frame; None until there are more bytes.
+    def next_packet(self) -> Packet | None:
+        """Return the next packet, or None if it is not complete yet.
 
-        Raises RemoteProtocolError for what is no frame; then, and from then on.
+        Raises:
+            RemoteProtocolError: The input is malformed. Every later call raises it again.
         """
         if self._waiting is None:
-            self._waiting = self._frame()
+            self._waiting = self._parse()
         if self._waiting is None:
             return None
-        taken = min(self._waiting.descriptors - self.descriptors_read, len(self._buffer))
+        taken = min(self._waiting.fds - self.fds_read, len(self._buffer))
         del self._buffer[:taken]
-        self.descriptors_read += taken
-        if self.descriptors_read < self._waiting.descriptors:
+        self.fds_read += taken
+        if self.fds_read < self._waiting.fds:
             return None
-        complete, self._waiting, self.descriptors_read = self._waiting, None, 0
+        complete, self._waiting, self.fds_read = self._waiting, None, 0
         return complete
 
-    def _frame(self) -> Frame | None:
+    def _parse(self) -> Packet | None:
         if len(self._buffer) < WORD:
             return None
         length = int.from_bytes(self._buffer[:WORD], "big")
-        if not MIN_LENGTH <= length <= self.limit:
-            raise RemoteProtocolError(f"a frame of {length} bytes; {MIN_LENGTH} to {self.limit} are allowed")
+        if not MIN_PACKET <= length <= self.limit:
+            raise RemoteProtocolError(f"packet of {length} bytes; valid lengths: {MIN_PACKET} to {self.limit}")
         if len(self._buffer) < length:
             return None
         _, program, version, procedure, type_, serial, status = HEADER.unpack_from(self._buffer)
-        descriptors = self._descriptors(type_, length)
+        fds = self._announced_fds(type_, length)
         data = bytes(memoryview(self._buffer)[:length])
         del self._buffer[:length]
-        return Frame(program, version, procedure, type_, serial, status, data, descriptors)
+        return Packet(program, version, procedure, type_, serial, status, data, fds)
 
-    def _descriptors(self, type_: int, length: int) -> int:
-        if not _has_descriptors(type_):
+    def _announced_fds(self, type_: int, length: int) -> int:
+        if not _carries_fds(type_):
             return 0
         if length < HEADER.size + WORD:
-            raise RemoteProtocolError("a frame with descriptors that does not say how many")
+            raise RemoteProtocolError("packet with file descriptors lacks their number")
         count = int.from_bytes(self._buffer[HEADER.size : HEADER.size + WORD], "big")
-        if count > MAX_DESCRIPTORS:
-            raise RemoteProtocolError(f"a frame with {count} descriptors; {MAX_DESCRIPTORS} are allowed")
+        if count > MAX_FDS:
+            raise RemoteProtocolError(f"packet with {count} file descriptors exceeds the limit of {MAX_FDS}")
         return count
 
 
 class Reader:
-    """Reads a payload from its start; at: how far it got. Raises RemoteProtocolError where it ends early."""
+    """Reads the XDR values of a payload in order.
+
+    Attributes:
+        at: The offset of the next value, in bytes.
+    """
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
         self.at = 0
 
     def raw(self, size: int) -> bytes:
-        """The next bytes as they are."""
+        """Read bytes as they are.
+
+        Raises:
+            RemoteProtocolError: The payload ends before.
+        """
         if len(self.payload) - self.at < size:
-            raise RemoteProtocolError("a payload that ends too early")
+            raise RemoteProtocolError("payload ends too early")
         self.at += size
         return self.payload[self.at - size : self.at]
 
     def uint(self) -> int:
-        """A word without a sign."""
+        """Read an XDR unsigned int."""
         return int.from_bytes(self.raw(WORD), "big")
 
     def string(self) -> bytes:
-        """A string's bytes."""
+        """Read an XDR string."""
         size = self.uint()
         if size > MAX_STRING:
-            raise RemoteProtocolError(f"a string of {size} bytes; {MAX_STRING} are allowed")
+            raise RemoteProtocolError(f"string of {size} bytes exceeds the limit of {MAX_STRING}")
         text = self.raw(size)
         self.raw(-size % WORD)
         return text
 
-    def domain(self) -> Domain:
-        """A remote_nonnull_domain."""
+    def domain(self) -> DomainRef:
+        """Read a remote_nonnull_domain."""
         start = self.at
         name, uuid = self.string(), self.raw(UUID_BYTES)
-        self.raw(WORD)  # the id, -1 when it does not run
-        return Domain(name.decode("utf-8", "replace"), uuid, self.payload[start : self.at])
+        self.raw(WORD)  # the id, -1 if the domain is shut off
+        return DomainRef(name.decode("utf-8", "replace"), uuid, self.payload[start : self.at])
 
 
 @dataclass(frozen=True)
-class Domain:
-    """A guest as a call names it; raw: in the very bytes."""
+class DomainRef:
+    """A domain as a call refers to it: remote_nonnull_domain.
+
+    Attributes:
+        raw: The XDR bytes, for use in other calls.
+    """
 
     name: str
     uuid: bytes
@@ -208,33 +281,46 @@ class Domain:
 
 
 def uint(value: int) -> bytes:
-    """A word without a sign."""
+    """Return an XDR unsigned int."""
     return struct.pack(">I", value)
 
 
 def string(text: bytes) -> bytes:
-    """A string. Raises LocalProtocolError when it is longer than libvirt takes."""
+    """Return an XDR string.
+
+    Raises:
+        LocalProtocolError: The string is longer than libvirt accepts.
+    """
     if len(text) > MAX_STRING:
-        raise LocalProtocolError(f"a string of {len(text)} bytes; {MAX_STRING} are allowed")
+        raise LocalProtocolError(f"string of {len(text)} bytes exceeds the limit of {MAX_STRING}")
     return uint(len(text)) + text + bytes(-len(text) % WORD)
 
 
-OPERATION_FAILED = 9  # VIR_ERR_OPERATION_FAILED
-FROM_QEMU = 10  # VIR_FROM_QEMU
-LEVEL_ERROR = 2  # VIR_ERR_ERROR
+OPERATION_FAILED = 9
+"""VIR_ERR_OPERATION_FAILED in libvirt's include/libvirt/virterror.h."""
+
+FROM_QEMU = 10
+"""VIR_FROM_QEMU, same file."""
+
+LEVEL_ERROR = 2
+"""VIR_ERR_ERROR, same file."""
 
 
-def error_reply(call: Frame, message: str) -> Frame:
-    """The reply that makes a call fail in its client, with a message, as one of libvirt's QEMU driver."""
+def error_reply(call: Packet, message: str) -> Packet:
+    """Return a reply that makes a call fail with a message, as an error of libvirt's QEMU driver (remote_error)."""
     text = uint(1) + string(message.encode("utf-8", "replace"))
-    nothing = uint(0)
+    null = uint(0)
     # code, domain, message, level, dom, str1, str2, str3, int1, int2, net
-    payload = uint(OPERATION_FAILED) + uint(FROM_QEMU) + text + uint(LEVEL_ERROR) + nothing + text + nothing * 5
-    return frame(call.procedure, Type.REPLY, call.serial, Status.ERROR, payload)
+    payload = uint(OPERATION_FAILED) + uint(FROM_QEMU) + text + uint(LEVEL_ERROR) + null + text + null * 5
+    return build_packet(call.procedure, Type.REPLY, call.serial, Status.ERROR, payload)
 
 
-def error_message(reply: Frame) -> str:
-    """What a reply says of the call's failure. Raises RemoteProtocolError."""
+def error_message(reply: Packet) -> str:
+    """Return the message of an error reply.
+
+    Raises:
+        RemoteProtocolError: The reply is malformed.
+    """
     reader = Reader(reply.payload)
     reader.raw(2 * WORD)
     text = reader.string() if reader.uint() else b"no message"

@@ -16,15 +16,18 @@ from .. import hotplug, pipeline
 from ..config import Config
 from ..errors import PaprHookError
 from ..host.networks import is_hostdev_network
-from .protocol import PROGRAM, VERSION, Domain, Frame, ProtocolError, Reader, Type, string, uint
-
-DEFINE_XML_FLAGS = 350
-GET_XML_DESC = 14
-IS_ACTIVE = 150
-HAS_MANAGED_SAVE_IMAGE = 183
-NETWORK_GET_XML_DESC = 43
-NETWORK_LOOKUP_BY_NAME = 46
-"""Procedures of libvirt's src/remote/remote_protocol.x that questions are asked with."""
+from .protocol import (
+    PROGRAM,
+    VERSION,
+    DomainRef,
+    Packet,
+    Procedure,
+    ProtocolError,
+    Reader,
+    Type,
+    string,
+    uint,
+)
 
 XML_SECURE, XML_INACTIVE = 1, 2
 START_FORCE_BOOT = 8
@@ -41,10 +44,10 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Reserve:
-    """A wish to be the only one that attaches to a guest, until the reply to the rewritten call came."""
+class LockRequest:
+    """Request the guest's attach lock until libvirt has replied to the rewritten call."""
 
-    guest: Domain
+    guest: DomainRef
 
 
 class UpstreamError(PaprHookError):
@@ -55,47 +58,48 @@ class RefusalError(PaprHookError):
     """The client is to get an error instead of an answer from libvirt."""
 
 
-Say = Callable[[int, str], None]
-"""Writes a line of a syslog priority."""
+Log = Callable[[int, str], None]
+"""Writes a line of a syslog priority to the journal."""
 
-Steps = Generator[Union[Call, Reserve], bytes, bytes]
+Rewrite = Generator[Union[Call, LockRequest], bytes, bytes]
 """A rewriting: yields what it needs, returns the payload that goes to libvirt."""
 
 
-def rewriting(frame: Frame, load_config: Callable[[], Config], say: Say) -> Steps | None:
-    """How a client's frame is rewritten; None for one that is none of the gateway's business.
+def start_rewrite(packet: Packet, load_config: Callable[[], Config], log: Log) -> Rewrite | None:
+    """Return the rewrite of a client's packet, or None to forward it unchanged.
 
-    settings: reads the host's policy; say: tells the journal. The steps may raise anything: then the frame goes on as
-    it is, but for RefusalError. A device may be refused; a definition that cannot be laid out is left to libvirt.
+    load_config: reads the host's settings; log: writes to the journal. The steps may raise anything: then the
+    packet goes on as it is, but for RefusalError. A device may be refused; a definition that cannot be laid out is
+    left to libvirt.
     """
-    if (frame.program, frame.version) != (PROGRAM, VERSION) or frame.type not in (Type.CALL, Type.CALL_WITH_FDS):
+    if (packet.program, packet.version) != (PROGRAM, VERSION) or packet.type not in (Type.CALL, Type.CALL_WITH_FDS):
         return None
-    rule = _RULES.get(frame.procedure)
-    return None if rule is None else rule(frame.payload, load_config, say)
+    rule = _RULES.get(packet.procedure)
+    return None if rule is None else rule(packet.payload, load_config, log)
 
 
-def _first(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
+def _first(payload: bytes, load_config: Callable[[], Config], log: Log) -> Rewrite:
     """A call whose first argument is a definition."""
-    return _definition(payload, 0, load_config, say)
+    return _definition(payload, 0, load_config, log)
 
 
-def _second(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
+def _second(payload: bytes, load_config: Callable[[], Config], log: Log) -> Rewrite:
     """A call whose second argument is a definition; the first is a string too."""
     reader = Reader(payload)
     reader.string()
-    return _definition(payload, reader.at, load_config, say)
+    return _definition(payload, reader.at, load_config, log)
 
 
-def _definition(payload: bytes, start: int, load_config: Callable[[], Config], say: Say) -> Steps:
+def _definition(payload: bytes, start: int, load_config: Callable[[], Config], log: Log) -> Rewrite:
     reader = Reader(payload[start:])
     data = reader.string()
-    laid_out = yield from _laid_out(data, load_config(), say)
+    laid_out = yield from _laid_out(data, load_config(), log)
     if laid_out != data:
         payload = payload[:start] + string(laid_out) + payload[start + reader.at :]
     return payload
 
 
-def _laid_out(data: bytes, load_config: Config, say: Say) -> Steps:
+def _laid_out(data: bytes, load_config: Config, log: Log) -> Rewrite:
     analysis = pipeline.analyze(data, load_config)
     if analysis.guest is None:
         return data
@@ -106,19 +110,19 @@ def _laid_out(data: bytes, load_config: Config, say: Say) -> Steps:
             analysis = pipeline.analyze(data, load_config, networks=networks)
         laid_out, made = analysis.apply_layout()
     for warning in made.warnings if made is not None else ():
-        say(syslog.LOG_WARNING, f"guest '{name}': {warning}")
+        log(syslog.LOG_WARNING, f"guest '{name}': {warning}")
     if laid_out != data:
-        say(syslog.LOG_INFO, f"guest '{name}': laid out on its way to libvirt")
+        log(syslog.LOG_INFO, f"guest '{name}': laid out on its way to libvirt")
     return laid_out
 
 
-def _hostdev_networks(names: frozenset[str]) -> Generator[Call | Reserve, bytes, frozenset[str]]:
+def _hostdev_networks(names: frozenset[str]) -> Generator[Call | LockRequest, bytes, frozenset[str]]:
     """Which networks hand out host devices, as libvirt tells the client, who may not read their files."""
     found: set[str] = set()
     for name in sorted(names):
         try:
-            network = yield Call(NETWORK_LOOKUP_BY_NAME, string(name.encode()))
-            xml = Reader((yield Call(NETWORK_GET_XML_DESC, network + uint(0)))).string()
+            network = yield Call(Procedure.NETWORK_LOOKUP_BY_NAME, string(name.encode()))
+            xml = Reader((yield Call(Procedure.NETWORK_GET_XML_DESC, network + uint(0)))).string()
         except UpstreamError:
             continue  # libvirt will say so
         found.update({name} if is_hostdev_network(xml) else ())
@@ -136,63 +140,63 @@ def _about(guest: str) -> Iterator[None]:
         raise PaprHookError(f"guest '{guest}': {error}") from error
 
 
-def _start_plain(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
+def _start_plain(payload: bytes, load_config: Callable[[], Config], log: Log) -> Rewrite:
     """A start without flags."""
-    return _start(payload, Reader(payload).domain(), 0, load_config, say)
+    return _start(payload, Reader(payload).domain(), 0, load_config, log)
 
 
-def _start_with_flags(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
+def _start_with_flags(payload: bytes, load_config: Callable[[], Config], log: Log) -> Rewrite:
     reader = Reader(payload)
     guest = reader.domain()
-    return _start(payload, guest, reader.uint(), load_config, say)
+    return _start(payload, guest, reader.uint(), load_config, log)
 
 
-def _start(payload: bytes, guest: Domain, flags: int, load_config: Callable[[], Config], say: Say) -> Steps:
+def _start(payload: bytes, guest: DomainRef, flags: int, load_config: Callable[[], Config], log: Log) -> Rewrite:
     """A start: its guest's definition is laid out first, unless a saved state with a layout is what starts.
 
     The passwords of a definition are in it only when it is read with SECURE, and it is that of the next start only
     with INACTIVE. One that complies but has too few spares gets new ones here, too.
     """
     with _about(guest.name):
-        active = yield Call(IS_ACTIVE, guest.raw)
+        active = yield Call(Procedure.DOMAIN_IS_ACTIVE, guest.raw)
         if Reader(active).uint():
             return payload  # libvirt will say so; a transient guest must not become a persistent one
         if not flags & START_FORCE_BOOT:
-            saved = yield Call(HAS_MANAGED_SAVE_IMAGE, guest.raw + uint(0))
+            saved = yield Call(Procedure.DOMAIN_HAS_MANAGED_SAVE_IMAGE, guest.raw + uint(0))
             if Reader(saved).uint():
                 return payload
-        data = Reader((yield Call(GET_XML_DESC, guest.raw + uint(XML_SECURE | XML_INACTIVE)))).string()
-    laid_out = yield from _laid_out(data, load_config(), say)
+        data = Reader((yield Call(Procedure.DOMAIN_GET_XML_DESC, guest.raw + uint(XML_SECURE | XML_INACTIVE)))).string()
+    laid_out = yield from _laid_out(data, load_config(), log)
     if laid_out != data:
         with _about(guest.name):
-            yield Call(DEFINE_XML_FLAGS, string(laid_out) + uint(0))
-        say(syslog.LOG_NOTICE, f"guest '{guest.name}': defined anew for the start that was asked for")
+            yield Call(Procedure.DOMAIN_DEFINE_XML_FLAGS, string(laid_out) + uint(0))
+        log(syslog.LOG_NOTICE, f"guest '{guest.name}': defined anew for the start that was asked for")
     return payload
 
 
-def _attach_plain(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
+def _attach_plain(payload: bytes, load_config: Callable[[], Config], log: Log) -> Rewrite:
     """An attach without flags, which goes to the running guest."""
     reader = Reader(payload)
-    return _attach(payload, reader, AFFECT_LIVE, load_config, say)
+    return _attach(payload, reader, AFFECT_LIVE, load_config, log)
 
 
-def _attach_with_flags(payload: bytes, load_config: Callable[[], Config], say: Say) -> Steps:
+def _attach_with_flags(payload: bytes, load_config: Callable[[], Config], log: Log) -> Rewrite:
     reader = Reader(payload)
     reader.domain()
     reader.string()
-    return _attach(payload, Reader(payload), reader.uint(), load_config, say)
+    return _attach(payload, Reader(payload), reader.uint(), load_config, log)
 
 
-def _attach(payload: bytes, reader: Reader, flags: int, load_config: Callable[[], Config], say: Say) -> Steps:
+def _attach(payload: bytes, reader: Reader, flags: int, load_config: Callable[[], Config], log: Log) -> Rewrite:
     guest = reader.domain()
     start = reader.at
     device = reader.string()
     with _about(guest.name):
         if not hotplug.may_need_place(device):
             return payload
-        wanted = [Call(GET_XML_DESC, guest.raw + uint(flag)) for flag in definitions_of(flags)]
+        wanted = [Call(Procedure.DOMAIN_GET_XML_DESC, guest.raw + uint(flag)) for flag in definitions_of(flags)]
         yield wanted[0]  # whom libvirt does not let read the guest is not to keep others from it
-        yield Reserve(guest)
+        yield LockRequest(guest)
         definitions = []
         for question in wanted:
             definitions.append(Reader((yield question)).string())
@@ -200,7 +204,7 @@ def _attach(payload: bytes, reader: Reader, flags: int, load_config: Callable[[]
         placed = hotplug.place(device, definitions, load_config(), networks)
         missing = hotplug.missing(device, definitions, load_config()) if placed != device else None
     if missing is not None:
-        say(syslog.LOG_WARNING, f"guest '{guest.name}': {missing}; attach those, too")
+        log(syslog.LOG_WARNING, f"guest '{guest.name}': {missing}; attach those, too")
     return payload[:start] + string(placed) + payload[reader.at :]
 
 
@@ -211,23 +215,23 @@ def definitions_of(flags: int) -> list[int]:
     return [0]
 
 
-def what(frame: Frame) -> str:
-    """What a message calls a call that is rewritten."""
-    rule = _RULES.get(frame.procedure)
+def describe_call(packet: Packet) -> str:
+    """Return what a message calls a call that is rewritten."""
+    rule = _RULES.get(packet.procedure)
     if rule in (_attach_plain, _attach_with_flags):
         return "an attach"
     return "a start" if rule in (_start_plain, _start_with_flags) else "a definition"
 
 
-_RULES: Mapping[int, Callable[[bytes, Callable[[], Config], Say], Steps]] = {
-    8: _attach_plain,  # DOMAIN_ATTACH_DEVICE
-    9: _start_plain,  # DOMAIN_CREATE
-    10: _first,  # DOMAIN_CREATE_XML
-    11: _first,  # DOMAIN_DEFINE_XML
-    136: _second,  # CONNECT_DOMAIN_XML_TO_NATIVE
-    160: _attach_with_flags,  # DOMAIN_ATTACH_DEVICE_FLAGS
-    196: _start_with_flags,  # DOMAIN_CREATE_WITH_FLAGS
-    309: _first,  # DOMAIN_CREATE_XML_WITH_FILES
-    310: _start_with_flags,  # DOMAIN_CREATE_WITH_FILES
-    DEFINE_XML_FLAGS: _first,
+_RULES: Mapping[int, Callable[[bytes, Callable[[], Config], Log], Rewrite]] = {
+    Procedure.DOMAIN_ATTACH_DEVICE: _attach_plain,
+    Procedure.DOMAIN_CREATE: _start_plain,
+    Procedure.DOMAIN_CREATE_XML: _first,
+    Procedure.DOMAIN_DEFINE_XML: _first,
+    Procedure.CONNECT_DOMAIN_XML_TO_NATIVE: _second,
+    Procedure.DOMAIN_ATTACH_DEVICE_FLAGS: _attach_with_flags,
+    Procedure.DOMAIN_CREATE_WITH_FLAGS: _start_with_flags,
+    Procedure.DOMAIN_CREATE_XML_WITH_FILES: _first,
+    Procedure.DOMAIN_CREATE_WITH_FILES: _start_with_flags,
+    Procedure.DOMAIN_DEFINE_XML_FLAGS: _first,
 }

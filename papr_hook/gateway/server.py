@@ -28,23 +28,24 @@ from typing import NoReturn
 from ..config import Config
 from ..journal import log
 from . import protocol
-from .session import Parcel, Session
+from .protocol import PacketWithFds
+from .session import Session
 
 SO_PEERGROUPS = 59  # Linux include/uapi/asm-generic/socket.h; Python has no name for it
-MOST_PEERGROUPS = 256
+MAX_PEERGROUPS = 256
 """Python's getsockopt returns 1024 bytes at most."""
 LISTEN_FDS_START = 3
-QUEUE = 1024
-ACCEPT_AGAIN = 0.2
+LISTEN_BACKLOG = 1024
+ACCEPT_RETRY = 0.2
 """Seconds before the next try when the host has no memory or descriptors to accept a client with."""
 CHUNK = 65536
-ENOUGH = 4 * CHUNK
+HIGH_WATER_MARK = 4 * CHUNK
 """Bytes that wait to be sent to one side, beyond which nothing is read from the other."""
 REWRITING_SECONDS = 5.0
 """The longest that a definition may take; libvirt's keepalive gives up after 30 s (keepalive_interval and
 keepalive_count in its libvirtd.conf). One of 31 devices takes some milliseconds."""
-FIRST_LENGTH = 131_072
-"""The longest frame, in bytes, of a client whom libvirt has not let in yet: what SASL has to say is the longest then,
+PREAUTH_MAX_PACKET = 131_072
+"""The longest packet, in bytes, of a client whom libvirt has not let in yet: what SASL has to say is the longest then,
 65536 bytes (REMOTE_AUTH_SASL_DATA_MAX in its src/remote/remote_protocol.x)."""
 RETRY_MS = 20
 """How often an attach looks whether the one before it is over."""
@@ -61,8 +62,8 @@ class ByteLocks:
         self._file = file
         self._taken: set[bytes] = set()
 
-    def take(self, uuid: bytes) -> bool:
-        """Reserve a guest for one attach; without a file, among those of this client only."""
+    def acquire(self, uuid: bytes) -> bool:
+        """LockRequest a guest for one attach; without a file, among those of this client only."""
         if uuid in self._taken:
             return False
         try:
@@ -117,7 +118,7 @@ def listen(path: Path, like: Path) -> socket.socket:
     try:
         os.chown(temporary, model.st_uid, model.st_gid)
         os.chmod(temporary, stat.S_IMODE(model.st_mode))
-        one.listen(QUEUE)
+        one.listen(LISTEN_BACKLOG)
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -149,7 +150,7 @@ def serve(ways: Mapping[socket.socket, Path], run: Path, load_config: Callable[[
                 continue
             except OSError as error:  # the host is out of something; the client waits
                 say(syslog.LOG_ERR, f"cannot accept a client: {error.strerror}")
-                time.sleep(ACCEPT_AGAIN)
+                time.sleep(ACCEPT_RETRY)
                 continue
             with client:
                 _fork(client, listener, ways, run, load_config)
@@ -191,7 +192,7 @@ def _fork(
 def _serve_client(client: socket.socket, upstream: Path, run: Path, load_config: Callable[[], Config]) -> None:
     signal.signal(signal.SIGALRM, _too_long)
     locks = open_locks(run)
-    take_identity(client)
+    assume_identity(client)
     daemon = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         daemon.connect(str(upstream))
@@ -210,11 +211,11 @@ def _limit() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _too_long(number: int, frame: object) -> NoReturn:
+def _too_long(number: int, packet: object) -> NoReturn:
     raise TimeoutError(f"it takes more than {REWRITING_SECONDS:g} s to lay out")
 
 
-def take_identity(client: socket.socket) -> None:
+def assume_identity(client: socket.socket) -> None:
     """Become who connected to a socket: its uid, gid and groups, for good.
 
     Raises UnservableError where that cannot be known or done.
@@ -222,13 +223,13 @@ def take_identity(client: socket.socket) -> None:
     _, uid, gid = _credentials(client)
     groups = array.array("I")
     try:
-        groups.frombytes(client.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MOST_PEERGROUPS * groups.itemsize))
+        groups.frombytes(client.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MAX_PEERGROUPS * groups.itemsize))
         if os.geteuid() == 0:
             os.setgroups(list(groups))
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
     except OSError as error:
-        why = f"it is in more than {MOST_PEERGROUPS} groups" if error.errno == errno.ERANGE else error.strerror
+        why = f"it is in more than {MAX_PEERGROUPS} groups" if error.errno == errno.ERANGE else error.strerror
         raise UnservableError(f"its identity, gid {gid} and its groups, cannot be taken on: {why}") from None
     if (os.getresuid(), os.getresgid()) != ((uid, uid, uid), (gid, gid, gid)):
         raise UnservableError("the gateway runs as another user, and not as root")
@@ -249,10 +250,10 @@ def _describe(client: socket.socket) -> str:
 class _Side:
     """One socket of a relay. framer: of what comes from it; outgoing: what waits to be sent to it."""
 
-    def __init__(self, sock: socket.socket, limit: int = protocol.MAX_LENGTH) -> None:
+    def __init__(self, sock: socket.socket, limit: int = protocol.MAX_PACKET) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.framer = protocol.Framer(limit)
+        self.framer = protocol.PacketParser(limit)
         self.received: deque[int] = deque()
         self.outgoing: deque[tuple[memoryview, int | None]] = deque()
         self.waiting = 0
@@ -274,23 +275,23 @@ class _Side:
         self.ended = not data
         self.framer.receive(data)
 
-    def parcels(self) -> list[Parcel]:
-        """The frames that are complete, each with its descriptors. Raises ProtocolError."""
+    def packets(self) -> list[PacketWithFds]:
+        """The packets that are complete, each with its descriptors. Raises ProtocolError."""
         found = []
-        while (frame := self.framer.next_frame()) is not None:
-            if len(self.received) < frame.descriptors:
+        while (packet := self.framer.next_packet()) is not None:
+            if len(self.received) < packet.fds:
                 raise protocol.RemoteProtocolError("a descriptor was announced and did not come")
-            found.append(Parcel(frame, tuple(self.received.popleft() for _ in range(frame.descriptors))))
-        if len(self.received) != self.framer.descriptors_read:
+            found.append(PacketWithFds(packet, tuple(self.received.popleft() for _ in range(packet.fds))))
+        if len(self.received) != self.framer.fds_read:
             raise protocol.RemoteProtocolError("a descriptor came that was not announced")
         return found
 
-    def put(self, parcel: Parcel) -> None:
-        """Queue a frame, and each of its descriptors with the byte that carries it."""
-        self.outgoing.append((memoryview(parcel.frame.data), None))
-        self.outgoing.extend((memoryview(b"\0"), number) for number in parcel.descriptors[: parcel.frame.descriptors])
-        self.waiting += len(parcel.frame.data)
-        for unsent in parcel.descriptors[parcel.frame.descriptors :]:
+    def put(self, item: PacketWithFds) -> None:
+        """Queue a packet, and each of its descriptors with the byte that carries it."""
+        self.outgoing.append((memoryview(item.packet.data), None))
+        self.outgoing.extend((memoryview(b"\0"), number) for number in item.fds[: item.packet.fds])
+        self.waiting += len(item.packet.data)
+        for unsent in item.fds[item.packet.fds :]:
             os.close(unsent)
 
     def send(self) -> None:
@@ -312,21 +313,21 @@ class _Side:
                 self.outgoing[0] = (data[sent:], None)
 
 
-_ANCILLARY = socket.CMSG_SPACE(protocol.MAX_DESCRIPTORS * struct.calcsize("i"))
+_ANCILLARY = socket.CMSG_SPACE(protocol.MAX_FDS * struct.calcsize("i"))
 
 
 class _Relay:
-    """Passes frames between a client and libvirt until one of them has gone."""
+    """Passes packets between a client and libvirt until one of them has gone."""
 
     def __init__(self, client: socket.socket, daemon: socket.socket, session: Session) -> None:
-        self._client = _Side(client, FIRST_LENGTH)
+        self._client = _Side(client, PREAUTH_MAX_PACKET)
         self._daemon = _Side(daemon)
         self._session = session
         self._poller = select.poll()
         self._interest: dict[_Side, int] = {}
 
     def run(self) -> None:
-        """Raises OSError when a side breaks off, ProtocolError when one sends what is no frame."""
+        """Raises OSError when a side breaks off, ProtocolError when one sends what is no packet."""
         by_number = {side.sock.fileno(): side for side in (self._client, self._daemon)}
         while not self._over():
             self._register(self._client, self._daemon, not self._session.full)
@@ -343,7 +344,7 @@ class _Relay:
 
     def _register(self, side: _Side, other: _Side, more: bool) -> None:
         """Wait for what a side may do now. One that may do nothing is not watched, or its end would wake us always."""
-        wanted = select.POLLIN if more and not side.ended and other.waiting < ENOUGH else 0
+        wanted = select.POLLIN if more and not side.ended and other.waiting < HIGH_WATER_MARK else 0
         wanted |= select.POLLOUT if side.outgoing else 0
         if wanted == self._interest.get(side, 0):
             return
@@ -354,12 +355,12 @@ class _Relay:
         self._interest[side] = wanted
 
     def _pass_on(self) -> None:
-        for parcel in self._client.parcels():
-            self._session.from_client(parcel)
-        for parcel in self._daemon.parcels():
-            self._session.from_daemon(parcel)
+        for item in self._client.packets():
+            self._session.from_client(item)
+        for item in self._daemon.packets():
+            self._session.from_daemon(item)
         if self._session.opened:
-            self._client.framer.limit = protocol.MAX_LENGTH
+            self._client.framer.limit = protocol.MAX_PACKET
         self._session.retry()
         for queue, side in ((self._session.to_daemon, self._daemon), (self._session.to_client, self._client)):
             while queue:

@@ -39,6 +39,7 @@ GROUP = 4242
 START = f"echo $$ >/run/gateway.pid; exec env PYTHONPATH={PROJECT} {PYTHON} -m papr_hook gateway "
 KEEPALIVE = 0x6B656570
 PING, PONG = 1, 2
+CONNECT_GET_CAPABILITIES = 7
 DEADLINE = 60.0
 UID = 1234
 GRAPHICS_CARD = (
@@ -476,13 +477,13 @@ def test_events_with_keepalive(gateway: Gateway, image: Image, root: Path) -> No
 
 
 def test_keepalive_while_an_attach_waits(gateway: Gateway, image: Image, root: Path) -> None:
-    """A frame that is held holds nothing else up."""
+    """A packet that is held holds nothing else up."""
     gateway.host.define(old_guest(image, root))
     uuid = bytes.fromhex("6a2b0e5c9a8f4f0a8b4f0123456789ab")
     holder = (
         f"import sys; sys.path.insert(0, {str(PROJECT)!r})\nfrom pathlib import Path\n"
         "from papr_hook.gateway.server import open_locks\nlocks = open_locks(Path('/run/libvirt'))\n"
-        f"print(locks.take({uuid!r}), flush=True)\nsys.stdin.read()"
+        f"print(locks.acquire({uuid!r}), flush=True)\nsys.stdin.read()"
     )
     other = subprocess.Popen(
         gateway.host.argv([PYTHON, "-c", holder]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -494,7 +495,7 @@ def test_keepalive_while_an_attach_waits(gateway: Gateway, image: Image, root: P
         talk.open()
         nic = hooked.NIC.format(mac=hooked.mac(9), model="virtio", address="").encode()
         payload = protocol.string(b"g") + uuid + protocol.uint(0xFFFFFFFF) + protocol.string(nic) + protocol.uint(2)
-        attach = protocol.frame(160, protocol.Type.CALL, 77, 0, payload)
+        attach = protocol.build_packet(160, protocol.Type.CALL, 77, 0, payload)
         client.sendall(attach.data + talk.ping())
         pong = talk.next()
         assert (pong.program, pong.procedure) == (KEEPALIVE, PONG)
@@ -510,24 +511,24 @@ class Talk:
 
     def __init__(self, client: socket.socket) -> None:
         self.client = client
-        self._framer = protocol.Framer()
+        self._framer = protocol.PacketParser()
 
     def open(self) -> None:
         """Do what every client does first."""
-        self.client.sendall(protocol.frame(66, protocol.Type.CALL, 0, 0, b"").data)
+        self.client.sendall(protocol.build_packet(66, protocol.Type.CALL, 0, 0, b"").data)
         assert self.next().status == 0
         name = protocol.uint(1) + protocol.string(b"qemu:///system") + protocol.uint(0)
-        self.client.sendall(protocol.frame(1, protocol.Type.CALL, 1, 0, name).data)
+        self.client.sendall(protocol.build_packet(1, protocol.Type.CALL, 1, 0, name).data)
         assert self.next().status == 0
 
-    def next(self) -> protocol.Frame:
-        """The next frame that comes. Raises EOFError."""
-        while (frame := self._framer.next_frame()) is None:
+    def next(self) -> protocol.Packet:
+        """The next packet that comes. Raises EOFError."""
+        while (packet := self._framer.next_packet()) is None:
             data = self.client.recv(65536)
             if not data:
                 raise EOFError
             self._framer.receive(data)
-        return frame
+        return packet
 
     def ping(self) -> bytes:
         """A keepalive request."""
@@ -569,13 +570,13 @@ NOISE = {
     "too long before it is let in": struct.pack(">I", 131_073),
     "text": b"GET / HTTP/1.0\r\n\r\n",
     "too many descriptors": struct.pack(">8I", 32, protocol.PROGRAM, 1, 1, 4, 0, 0, 33),
-    "a frame and then noise": struct.pack(">7I", 28, KEEPALIVE, 1, PING, 2, 0, 0) + b"\xff" * 9,
+    "a packet and then noise": struct.pack(">7I", 28, KEEPALIVE, 1, PING, 2, 0, 0) + b"\xff" * 9,
 }
 
 
 @pytest.mark.parametrize("name", NOISE)
 def test_noise_ends_its_own_connection(gateway: Gateway, name: str) -> None:
-    """A peer that sends no frame is cut off; another one does not notice."""
+    """A peer that sends no packet is cut off; another one does not notice."""
     with gateway.connect() as good, gateway.connect() as bad:
         talk = Talk(good)
         talk.open()
@@ -614,7 +615,9 @@ def test_a_peer_that_does_not_read(gateway: Gateway) -> None:
         talk.open()
         deaf.setblocking(False)
         sent = 0
-        call = protocol.frame(7, protocol.Type.CALL, 5, 0, b"").data * 50  # CONNECT_GET_CAPABILITIES, a long answer
+        call = (
+            protocol.build_packet(CONNECT_GET_CAPABILITIES, protocol.Type.CALL, 5, 0, b"").data * 50
+        )  # its answer is long
         (child,) = gateway.children()
         with suppress(BlockingIOError):
             while sent < 1 << 24:

@@ -15,7 +15,8 @@ from papr_hook import hotplug, pipeline
 from papr_hook.config import AttachWithoutSpare, Config, IncompletePe
 from papr_hook.errors import InputError, PaprHookError
 from papr_hook.gateway import protocol
-from papr_hook.gateway.session import PATIENCE, Parcel, Session
+from papr_hook.gateway.protocol import PacketWithFds
+from papr_hook.gateway.session import ATTACH_LOCK_TIMEOUT, Session
 from papr_hook.layout import check
 from tests.helpers.cli import papr_hook
 from tests.helpers.sysfs import GROUPS, write_sysfs
@@ -243,8 +244,8 @@ class Guests:
     def __init__(self) -> None:
         self.taken: set[bytes] = set()
 
-    def take(self, uuid: bytes) -> bool:
-        """Reserve a guest."""
+    def acquire(self, uuid: bytes) -> bool:
+        """LockRequest a guest."""
         if uuid in self.taken:
             return False
         self.taken.add(uuid)
@@ -263,43 +264,43 @@ class Talk:
         self.journal: list[str] = []
         self.session = Session(Config, lambda _, text: self.journal.append(text), guests, lambda: self.now)
 
-    def attach(self, device: str, serial: int = 5, flags: int = 1) -> protocol.Frame:
+    def attach(self, device: str, serial: int = 5, flags: int = 1) -> protocol.Packet:
         """Have a client attach a device that may read the guest."""
         call = self.call(device, serial, flags)
-        question = self.session.to_daemon.pop().frame
+        question = self.session.to_daemon.pop().packet
         assert question.procedure == 14
         self.answer(question, protocol.string(b"<domain/>"))
         return call
 
-    def call(self, device: str, serial: int = 5, flags: int = 1) -> protocol.Frame:
+    def call(self, device: str, serial: int = 5, flags: int = 1) -> protocol.Packet:
         """Have the client call for an attach."""
         payload = DOM + protocol.string(device.encode()) + protocol.uint(flags)
-        call = protocol.frame(160, protocol.Type.CALL, serial, 0, payload)
-        self.session.from_client(Parcel(call))
+        call = protocol.build_packet(160, protocol.Type.CALL, serial, 0, payload)
+        self.session.from_client(PacketWithFds(call))
         return call
 
-    def sent(self) -> list[protocol.Frame]:
+    def sent(self) -> list[protocol.Packet]:
         """What was sent to libvirt since the last look."""
         return drained(self.session.to_daemon)
 
-    def got(self) -> list[protocol.Frame]:
+    def got(self) -> list[protocol.Packet]:
         """What the client got since the last look."""
         return drained(self.session.to_client)
 
-    def answer(self, call: protocol.Frame, payload: bytes = b"", status: int = 0) -> None:
+    def answer(self, call: protocol.Packet, payload: bytes = b"", status: int = 0) -> None:
         """Have libvirt answer a call."""
-        reply = protocol.frame(call.procedure, protocol.Type.REPLY, call.serial, status, payload)
-        self.session.from_daemon(Parcel(reply))
+        reply = protocol.build_packet(call.procedure, protocol.Type.REPLY, call.serial, status, payload)
+        self.session.from_daemon(PacketWithFds(reply))
 
 
-def drained(queue: deque[Parcel]) -> list[protocol.Frame]:
-    """The frames of a queue, which is empty then."""
-    found = [parcel.frame for parcel in queue]
+def drained(queue: deque[PacketWithFds]) -> list[protocol.Packet]:
+    """The packets of a queue, which is empty then."""
+    found = [item.packet for item in queue]
     queue.clear()
     return found
 
 
-def device_of(call: protocol.Frame) -> bytes:
+def device_of(call: protocol.Packet) -> bytes:
     """The device that a call attaches."""
     reader = protocol.Reader(call.payload)
     reader.domain()
@@ -321,7 +322,7 @@ def test_one_question_then_the_call() -> None:
     assert forwarded.payload.endswith(protocol.uint(1))
     assert guests.taken == {UUID}
     talk.answer(forwarded)
-    assert [frame.serial for frame in talk.got()] == [5]
+    assert [packet.serial for packet in talk.got()] == [5]
     assert guests.taken == set()
 
 
@@ -362,26 +363,26 @@ def test_one_client_at_once() -> None:
     """So it is with two calls of one client; everything else of it goes on meanwhile."""
     talk = Talk(Guests())
     one, two = talk.attach(nic(1), 5), talk.attach(nic(2), 6)
-    keepalive = dataclasses.replace(protocol.frame(1, 2, 0, 0, b""), program=0x6B656570)
-    talk.session.from_client(Parcel(keepalive))
+    keepalive = dataclasses.replace(protocol.build_packet(1, 2, 0, 0, b""), program=0x6B656570)
+    talk.session.from_client(PacketWithFds(keepalive))
     question, passed = talk.sent()
     assert passed is keepalive
     talk.answer(question, protocol.string(guest()))
-    assert [frame.serial for frame in talk.sent()] == [one.serial]
+    assert [packet.serial for packet in talk.sent()] == [one.serial]
     talk.answer(one)
     talk.session.retry()
     assert talk.sent()[0].procedure == 14
-    assert two.serial not in [frame.serial for frame in talk.got()]
+    assert two.serial not in [packet.serial for packet in talk.got()]
 
 
 def test_patience_ends() -> None:
     """An attach that waits too long goes on beside the other, and the journal says so."""
     guests = Guests()
-    guests.take(UUID)
+    guests.acquire(UUID)
     talk = Talk(guests)
     talk.attach(nic(1))
     assert talk.sent() == []
-    talk.now = PATIENCE + 1
+    talk.now = ATTACH_LOCK_TIMEOUT + 1
     talk.session.retry()
     (question,) = talk.sent()
     talk.answer(question, protocol.string(guest()))
@@ -440,9 +441,9 @@ def test_questions_that_fail(answer: str) -> None:
 def test_calls_of_noise_go_on_as_they_are(procedure: int, noise: bytes, type_: int) -> None:
     """A payload that is not what the procedure says is libvirt's to judge."""
     talk = Talk(Guests())
-    call = protocol.frame(procedure, type_, 3, 0, noise)
-    talk.session.from_client(Parcel(call))
-    assert [frame for frame in talk.sent() if frame.serial == 3] in ([call], [])
+    call = protocol.build_packet(procedure, type_, 3, 0, noise)
+    talk.session.from_client(PacketWithFds(call))
+    assert [packet for packet in talk.sent() if packet.serial == 3] in ([call], [])
     assert talk.got() == []
 
 
@@ -450,9 +451,9 @@ def test_calls_of_noise_go_on_as_they_are(procedure: int, noise: bytes, type_: i
 def test_what_libvirt_says_goes_on_as_it_is(noise: bytes, type_: int, serial: int) -> None:
     """Replies, events and streams that answer no question are the client's."""
     talk = Talk(Guests())
-    frame = protocol.frame(160, type_, serial, 0, noise)
-    talk.session.from_daemon(Parcel(frame))
-    assert talk.got() == [frame]
+    packet = protocol.build_packet(160, type_, serial, 0, noise)
+    talk.session.from_daemon(PacketWithFds(packet))
+    assert talk.got() == [packet]
     assert talk.sent() == []
 
 

@@ -18,12 +18,12 @@ def adopt(connection: Connection, guest: str, config: Config) -> tuple[str, bool
     name = analysis.domain.guest.name if analysis.domain.guest is not None else guest
     if analysis.domain.guest is None:
         return f"{guest}: not a pseries guest, left alone", False
-    if analysis.kept:
+    if analysis.opted_out:
         return f"{name}: mode is keep, left alone", False
-    data, _ = analysis.apply_layout()
-    if data == analysis.domain.data:
+    result = analysis.apply_layout()
+    if not result.changed:
         return f"{name}: complies", False
     if not connection.is_persistent(guest):
         return f"{name}: is transient, so it has no definition to change", False
-    connection.define(data)
+    connection.define(result.data)
     return f"{name}: laid out for its next start", True

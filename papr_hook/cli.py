@@ -15,6 +15,7 @@ from typing import BinaryIO, NoReturn, TextIO
 
 from . import __version__, adopt, files, pipeline, schema
 from .config import CONF, Config, load_config
+from .diagnostics import Diagnostic, Name, Severity
 from .errors import ConfError, InputError, LayoutError, PaprHookError
 from .layout import check, memlock
 from .render import tree
@@ -188,20 +189,19 @@ def _layout(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int
     if options.in_place and (options.source == "-" or options.connect is not None):
         raise InputError("-i needs a FILE to write back to")
     analysis = _judge(options, stdin)
-    data, made = analysis.apply_layout()
-    if made is not None and analysis.guest is not None:
-        notes = [f"warning: {warning}" for warning in made.warnings]
-        if data != analysis.domain.data:
-            notes.append(memlock.cost(analysis.guest, analysis.topology, len(made.phbs)))
-        for note in notes:
-            print(f"papr-hook: {_where(options)}{note}", file=sys.stderr)
+    result = analysis.apply_layout()
+    notes = [str(diagnostic) for diagnostic in result.diagnostics]
+    if result.changed and result.layout is not None and analysis.guest is not None:
+        notes.append(memlock.cost(analysis.guest, analysis.topology, len(result.layout.phbs)))
+    for note in notes:
+        print(f"papr-hook: {_where(options)}{note}", file=sys.stderr)
     if options.diff:
-        stdout.writelines(_diff(analysis.domain.data, data, options.source))
+        stdout.writelines(_diff(analysis.domain.data, result.data, options.source))
     if options.in_place:
-        if data != analysis.domain.data:
-            files.replace(options.source, data)
+        if result.changed:
+            files.replace(options.source, result.data)
     elif not options.diff:
-        _write(stdout, data)
+        _write(stdout, result.data)
     return 0
 
 
@@ -228,30 +228,28 @@ def _check(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
     if analysis.domain.guest is None:
         print("not a pseries guest: nothing to check", file=stdout)
         return 0
-    if analysis.kept:
+    if analysis.opted_out:
         print("mode is keep: not checked", file=stdout)
         return 0
     if options.schema:
-        return _check_schema(analysis.domain.data, stdout)
-    violations = analysis.violations()
+        return _report(options, schema.violations(analysis.domain.data), stdout)
+    found = analysis.violations()
     if options.strict:
-        violations = tuple(replace(violation, warning=False) for violation in violations)
-    for violation in violations:
-        print(violation, file=stdout)
-    if not violations:
+        found = tuple(
+            replace(one, severity=Severity.ERROR) if one.name is Name.TOO_FEW_SPARES else one for one in found
+        )
+    return _report(options, found, stdout)
+
+
+def _report(options: argparse.Namespace, diagnostics: Sequence[Diagnostic], stdout: TextIO) -> int:
+    """Print findings as a compiler does, and return the exit status."""
+    source = "<stdin>" if options.source == "-" else options.source
+    for diagnostic in diagnostics:
+        line = f":{diagnostic.line}" if diagnostic.line is not None else ""
+        print(f"{source}{line}: {diagnostic}", file=stdout)
+    if not diagnostics:
         print("complies", file=stdout)
-    return 0 if check.complies(violations) else 1
-
-
-def _check_schema(data: bytes, stdout: TextIO) -> int:
-    # xmlschema takes longer to load than every other command takes to run.
-
-    broken = schema.violations(data)
-    for assertion in broken:
-        print(assertion, file=stdout)
-    if not broken:
-        print("complies", file=stdout)
-    return 1 if broken else 0
+    return 0 if check.complies(diagnostics) else 1
 
 
 def _show(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
@@ -263,7 +261,7 @@ def _show(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
         return 0
     tree.show(analysis.domain.guest, analysis.topology, stdout)
     with contextlib.suppress(LayoutError):
-        made = analysis.apply_layout()[1]
+        made = analysis.apply_layout().layout
         phbs = made.phbs if made is not None else analysis.domain.guest.phbs
         print(memlock.cost(analysis.domain.guest, analysis.topology, len(phbs)), file=stdout)
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .diagnostics import Diagnostic
+
 
 class PaprHookError(Exception):
     """Something that papr-hook cannot go on from; str() is one line for a person."""
@@ -15,20 +17,19 @@ class InputError(PaprHookError):
 
     def __init__(self, what: str, line: int | None = None) -> None:
         super().__init__(what if line is None else f"line {line}: {what}")
-        self.what = what
         self.line = line
 
 
 class LayoutError(PaprHookError):
-    """A rule of the contract that no layout of this guest can meet.
+    """A layout rule that no layout of this guest can meet.
 
-    Arguments: the number of the rule; why it cannot be met.
+    Args:
+        diagnostic: which rule, and why no layout meets it.
     """
 
-    def __init__(self, rule: int, why: str) -> None:
-        super().__init__(f"rule {rule}: {why}")
-        self.rule = rule
-        self.why = why
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.message)
+        self.diagnostic = diagnostic
 
 
 class ConfError(PaprHookError):

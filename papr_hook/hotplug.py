@@ -166,7 +166,7 @@ def _view(device: etree._Element, definition: bytes, config: Config, networks: f
     tree = _combined(device, definition)
     if tree is None:
         return None
-    analysis = pipeline.analyze(_bytes(tree), config, networks=networks)
+    analysis = pipeline.analyze(_bytes(tree), config, hostdev_networks=networks)
     holder = analysis.domain.tree.getroot().find("devices")
     if analysis.guest is None or holder is None:
         return None
@@ -183,7 +183,7 @@ def _view(device: etree._Element, definition: bytes, config: Config, networks: f
         group=group,
         groups=groups,
         running=tree.getroot().get("id") is not None,
-        complies=check.complies(pipeline.analyze(definition, config, networks=networks).violations()),
+        complies=check.complies(pipeline.analyze(definition, config, hostdev_networks=networks).violations()),
         missing=next((part for part in parts if part.iommu_group == group.iommu_group), None),
     )
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .diagnostics import Diagnostic
+
 MAX_PHBS = 31
-"""PHBs of a pseries guest: target index 0-30 (QEMU include/hw/ppc/spapr.h, SPAPR_MAX_PHBS
-less the one that libvirt's own count of 32 leaves unusable)."""
+"""PHBs of a pseries guest, target index 0-30: SPAPR_MAX_PHBS in QEMU's include/hw/pci-host/spapr.h.
+
+The PHBs' windows of 1 TiB each share the 32 TiB from SPAPR_PCI_BASE (32 TiB) to SPAPR_PCI_LIMIT (64 TiB), and the
+first TiB holds the I/O and 32-bit MMIO windows of all: 32 - 1 = 31."""
 
 MAX_SLOT = 31
 """Slots of a pci-root that take a device are 1-31; slot 0 is the bridge's own."""
@@ -196,9 +200,9 @@ class Layout:
 
     phbs: all vPHBs, by index.
     addresses: the address of each of the guest's devices, in their order.
-    warnings: what a person should know, a line each.
+    diagnostics: what the administrator should know about it.
     """
 
     phbs: tuple[Phb, ...]
     addresses: tuple[PciAddress, ...]
-    warnings: tuple[str, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()

@@ -1,4 +1,4 @@
-"""The one way through: bytes, domain, layout, domain, bytes. Every caller goes it."""
+"""The pipeline that all front ends share: parse domain XML, compute the layout, write it back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from . import domainxml
 from .config import Config
+from .diagnostics import Diagnostic, Name, Severity, error
 from .errors import LayoutError
 from .host import topology
 from .layout import check, compute, endpoints, memlock
@@ -13,54 +14,78 @@ from .model import Guest, HostTopology, Layout
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """A definition and what was found.
+class Result:
+    """What a layout made of domain XML.
 
-    domain: as read; its guest is None when it is not a pseries guest. policy: the host's. facts:
-    what the host said. spares: the empty vPHBs that it should have. kept: it, or the host, asked
-    for no layout. host_arch: see domain.read.
+    data: the domain XML with the layout, or the same bytes if nothing changed.
+    layout: the layout, or None if the guest is not to be laid out.
+    changed: whether data differs from the domain XML that was analyzed.
+    diagnostics: what the administrator should know about it; none of them is an error.
+    """
+
+    data: bytes
+    layout: Layout | None
+    changed: bool
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Domain XML and what is known about it.
+
+    domain: as read; its guest is None if it is not a pseries guest.
+    config: the host's settings.
+    topology: what the host's sysfs and libvirt's files say about the guest's devices and networks.
+    spares: the empty vPHBs that the guest should have.
+    opted_out: whether the domain XML or the settings ask for no layout.
+    host_arch: see domainxml.read.
     """
 
     domain: domainxml.Domain
     config: Config
     topology: HostTopology
     spares: int
-    kept: bool
+    opted_out: bool
     host_arch: str | None = None
 
     @property
     def guest(self) -> Guest | None:
-        """The guest to lay out; None for one that is not to be."""
-        return None if self.kept else self.domain.guest
+        """The guest to lay out, or None if it is not to be laid out."""
+        return None if self.opted_out else self.domain.guest
 
-    def violations(self) -> tuple[check.Violation, ...]:
-        """Where it breaks the contract; empty for one that is not to be laid out."""
+    def violations(self) -> tuple[Diagnostic, ...]:
+        """Return what check finds, in the order of the domain XML; nothing if it is not to be laid out."""
         if self.guest is None:
             return ()
         return check.check(self.guest, self.spares, self.topology, self.config.incomplete_pe)
 
-    def apply_layout(self) -> tuple[bytes, Layout | None]:
-        """Its bytes with the layout in them, and the layout; None where none was made.
+    def apply_layout(self, previous: bytes | None = None) -> Result:
+        """Compute the layout and write it into the domain XML.
 
-        The layout's warnings are all that a person should know of it. Raises LayoutError when the
-        contract, or the policy for endpoints, cannot be met.
+        Args:
+            previous: the domain XML that the guest had before, or None if there is none.
+
+        Returns:
+            The domain XML with the layout, and what the administrator should know about it.
+
+        Raises:
+            LayoutError: no layout of the guest meets a rule, or incomplete_pe forbids its endpoints.
         """
         if self.guest is None:
-            return self.domain.data, None
+            return Result(self.domain.data, None, False)
         whole = self._completed()
         assert whole.guest is not None
         made = compute.layout(whole.guest, self.spares, whole.topology)
         data = domainxml.write(whole.domain, made)
-        return data, replace(made, warnings=(*made.warnings, *_warnings(whole, made)))
+        return Result(data, made, data != self.domain.data, (*made.diagnostics, *_diagnostics(whole, made)))
 
     def _completed(self) -> Analysis:
-        """The definition with its endpoints whole, as far as the policy and the host allow it."""
+        """Return the analysis with incomplete endpoints completed, as far as incomplete_pe and the host allow it."""
         assert self.guest is not None
         parts = endpoints.missing_members(self.guest, self.topology)
         if parts and self.config.incomplete_pe == "refuse":
-            raise LayoutError(
-                3, f"{parts[0].device.name} {parts[0]}; pass those through too, or set incomplete_pe = add"
-            )
+            text = f"{parts[0]}; pass those through too, or set incomplete_pe = add"
+            raise LayoutError(error(Name.INCOMPLETE_ENDPOINT, text, parts[0].device.name, parts[0].device.line))
         beside = [(part.position, source) for part in parts for source in reversed(endpoints.can_be_added(part))]
         if not beside or self.config.incomplete_pe != "add":
             return self
@@ -74,12 +99,18 @@ class Analysis:
 
 
 def analyze(
-    data: bytes, config: Config, host_arch: str | None = None, networks: frozenset[str] = frozenset()
+    data: bytes, config: Config, host_arch: str | None = None, hostdev_networks: frozenset[str] = frozenset()
 ) -> Analysis:
-    """Read a definition and ask the host about it.
+    """Read domain XML and what the host says about its devices.
 
-    data: the definition; policy: the host's; host_arch: see domain.read; networks: see host.facts_for. Raises
-    InputError.
+    Args:
+        data: the domain XML.
+        config: the host's settings.
+        host_arch: see domainxml.read.
+        hostdev_networks: networks that are known to hand out host devices, see topology.read_topology.
+
+    Raises:
+        InputError: data is not domain XML that libvirt would accept.
     """
     found = domainxml.read(data, host_arch)
     if found.guest is None:
@@ -88,18 +119,18 @@ def analyze(
     return Analysis(
         found,
         config,
-        topology.read_topology(guest, config, networks),
+        topology.read_topology(guest, config, hostdev_networks),
         config.spares if guest.spares is None else guest.spares,
         (guest.mode or config.mode) == "keep",
         host_arch,
     )
 
 
-def _warnings(whole: Analysis, made: Layout) -> list[str]:
-    """What a person should know of the guest's endpoints and of what its layout costs."""
-    guest, topology = whole.guest, whole.topology
+def _diagnostics(whole: Analysis, made: Layout) -> list[Diagnostic]:
+    """Return what the administrator should know about the guest's endpoints and about the layout's cost."""
+    guest, host = whole.guest, whole.topology
     assert guest is not None
-    found = [f"{part.device.name} {part}" for part in endpoints.missing_members(guest, topology)]
-    found += [f"{device.name}: {text}" for device, text in endpoints.strangers(guest, topology)]
-    over = memlock.over_hard_limit(guest, topology, len(made.phbs))
+    found = [part.diagnostic(Severity.WARNING) for part in endpoints.missing_members(guest, host)]
+    found += endpoints.unresolved_hostdevs(guest, host)
+    over = memlock.over_hard_limit(guest, host, len(made.phbs))
     return found + ([over] if over is not None else [])

@@ -6,13 +6,13 @@ longer to load than everything else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lxml import etree
 
+from .diagnostics import Diagnostic, Name, error
 from .domainxml.text import parse
 from .domainxml.values import line_of
 from .errors import InputError, PaprHookError
@@ -26,42 +26,36 @@ class SchemaError(PaprHookError):
     """The contract cannot be read as a schema here."""
 
 
-@dataclass(frozen=True)
-class Broken:
-    """An assertion of the schema that a definition fails.
+def violations(data: bytes) -> tuple[Diagnostic, ...]:
+    """Return the assertions that domain XML fails, in the order of its lines.
 
-    id: its name, e.g. rule2-address. text: what it says, for a person. path: an XPath of the
-    element that fails it, which is the <domain> where several elements fail it together. line:
-    where that element starts in the definition.
-    """
+    Args:
+        data: the domain XML of a pseries guest whose mode is not keep. The schema does not ask which guests the
+            rules are for.
 
-    id: str
-    text: str
-    path: str
-    line: int | None
-
-    def __str__(self) -> str:
-        where = f"line {self.line}: " if self.line is not None else ""
-        return f"{where}{self.id}: {self.path}: {self.text}"
-
-
-def violations(data: bytes) -> tuple[Broken, ...]:
-    """The assertions that a definition fails, in the order of its lines.
-
-    data: the definition of a pseries guest whose mode is not keep: the schema does not ask which
-    definitions the contract is for. Raises InputError for what is no definition, SchemaError
-    where xmlschema is missing.
+    Raises:
+        InputError: data is not domain XML.
+        SchemaError: xmlschema is missing.
     """
     root = parse(data).getroot()
     if root.tag != "domain":
         raise InputError(f"<{root.tag}> is not a domain definition", line_of(root))
     _strip_hints(root)
-    found = (_broken(error.validator, error.obj) for error in _schema().iter_errors(root))
-    return tuple(sorted(found, key=lambda broken: broken.line or 0))
+    found = (_diagnostic(failure.validator, failure.obj) for failure in _schema().iter_errors(root))
+    return tuple(sorted(found, key=lambda diagnostic: diagnostic.line or 0))
+
+
+def name_of(assertion: str) -> Name:
+    """Return the name of what an assertion finds.
+
+    Args:
+        assertion: the assertion's id: the name, and a dot and a detail where several assertions have one name.
+    """
+    return Name(assertion.partition(".")[0])
 
 
 def assertions() -> dict[str, str]:
-    """The sentence of each assertion of the schema, by its id."""
+    """Return the sentence of each assertion of the schema, by its id."""
     tree = etree.parse(str(SCHEMA))
     return {element.get("id", ""): _sentence(element) for element in tree.iter(f"{XS}assert")}
 
@@ -82,14 +76,11 @@ def _strip_hints(root: etree._Element) -> None:
             del element.attrib[name]
 
 
-def _broken(validator: Any, element: etree._Element) -> Broken:
-    """validator: the assertion that failed; element: on which."""
-    return Broken(
-        id=validator.elem.get("id"),
-        text=_sentence(validator.elem),
-        path=element.getroottree().getpath(element),
-        line=line_of(element),
-    )
+def _diagnostic(validator: Any, element: etree._Element) -> Diagnostic:
+    """Return the finding of an assertion that failed on an element."""
+    name = name_of(validator.elem.get("id"))
+    device = f"{element.getroottree().getpath(element)}:"
+    return error(name, _sentence(validator.elem), device, line_of(element))
 
 
 def _sentence(assertion: Any) -> str:

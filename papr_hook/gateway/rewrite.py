@@ -107,13 +107,13 @@ def _laid_out(data: bytes, load_config: Config, log: Log) -> Rewrite:
     with _about(name):
         if analysis.topology.unread_networks:
             networks = yield from _hostdev_networks(analysis.topology.unread_networks)
-            analysis = pipeline.analyze(data, load_config, networks=networks)
-        laid_out, made = analysis.apply_layout()
-    for warning in made.warnings if made is not None else ():
-        log(syslog.LOG_WARNING, f"guest '{name}': {warning}")
-    if laid_out != data:
+            analysis = pipeline.analyze(data, load_config, hostdev_networks=networks)
+        result = analysis.apply_layout()
+    for diagnostic in result.diagnostics:
+        log(syslog.LOG_WARNING, f"guest '{name}': {diagnostic.message}")
+    if result.changed:
         log(syslog.LOG_INFO, f"guest '{name}': laid out on its way to libvirt")
-    return laid_out
+    return result.data
 
 
 def _hostdev_networks(names: frozenset[str]) -> Generator[Call | LockRequest, bytes, frozenset[str]]:

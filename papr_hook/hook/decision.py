@@ -15,9 +15,10 @@ from typing import BinaryIO, NoReturn, TextIO
 
 from .. import journal, pipeline
 from ..config import Config, load_config
+from ..diagnostics import Diagnostic, Rule
 from ..domainxml.text import MAX_BYTES
 from ..errors import LayoutError, PaprHookError
-from ..layout.check import Violation, complies
+from ..layout.check import complies
 from ..virt import store
 from . import migration_marks
 
@@ -80,11 +81,11 @@ def _prepare(guest: str, data: bytes, config: Config, stdout: TextIO) -> int:
 def _print_laid_out(analysis: pipeline.Analysis, stdout: TextIO) -> LayoutError | None:
     """Print the definition laid out, for pipes: libvirt ignores what prepare prints."""
     try:
-        data, _ = analysis.apply_layout()
+        result = analysis.apply_layout()
     except LayoutError as error:
         return error
-    if data != analysis.domain.data:
-        stdout.write(data.decode("utf-8", "replace"))
+    if result.changed:
+        stdout.write(result.data.decode("utf-8", "replace"))
     return None
 
 
@@ -99,12 +100,12 @@ def _brings_a_state(guest: str, data: bytes, defined: bytes | None, config: Conf
     return None
 
 
-def _reason(violations: Sequence[Violation]) -> str:
-    """The first thing that breaks a rule, one of rule 3 if there is any, and how many more."""
-    errors = [violation for violation in violations if not violation.warning]
-    first = next((violation for violation in errors if violation.rule == 3), errors[0])
+def _reason(violations: Sequence[Diagnostic]) -> str:
+    """Return the first error, one about isolation if there is any, and how many more there are."""
+    errors = [violation for violation in violations if violation.is_error]
+    first = next((violation for violation in errors if violation.rule is Rule.ISOLATION), errors[0])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"rule {first.rule}: {first.element} {first.text}{more}"
+    return f"{first.message}{more}"
 
 
 def _what_now(guest: str, data: bytes, defined: bytes | None, config: Config, impossible: LayoutError | None) -> str:
@@ -117,7 +118,7 @@ def _what_now(guest: str, data: bytes, defined: bytes | None, config: Config, im
     # This loads libvirt-python, which no guest that complies should wait for.
     from .redefine import define_later
 
-    laid_out, _ = pipeline.analyze(defined, config).apply_layout()
+    laid_out = pipeline.analyze(defined, config).apply_layout().data
     waits_for = int(os.environ.get(PID) or os.getpid())
     if define_later(laid_out, guest, config.uri, waits_for):
         return f"its definition is being laid out, so start it again; {keep}"

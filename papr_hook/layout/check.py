@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 
+from ..diagnostics import Diagnostic, Name, Rule, Severity, error, warning
 from ..model import MAX_PHBS, MAX_SLOT, Device, Guest, HostTopology, PciAddress, Phb
 from . import endpoints
 from .compute import Room, empty_vphbs, homes_of, measure, usable_address
 from .groups import DeviceGroup, group_devices
 
 
-@dataclass(frozen=True)
-class Violation:
-    """One place where a definition does not keep the contract.
-
-    rule: 1-5, as the manual page numbers them; line: in the definition, None for what libvirt
-    would add; element: what breaks the rule; text: how. A warning never refuses a start.
-    """
-
-    rule: int
-    line: int | None
-    element: str
-    text: str
-    warning: bool = False
-
-    def __str__(self) -> str:
-        where = f"line {self.line}: " if self.line is not None else ""
-        label = "warning: " if self.warning else ""
-        return f"{where}{label}rule {self.rule}: {self.element}: {self.text}"
-
-
-def check(guest: Guest, spares: int, topology: HostTopology, incomplete_pe: str = "warn") -> tuple[Violation, ...]:
+def check(guest: Guest, spares: int, topology: HostTopology, incomplete_pe: str = "warn") -> tuple[Diagnostic, ...]:
     """Judge a guest.
 
     guest: as its definition has it; spares: the empty vPHBs that it should have, 0-30; facts:
@@ -47,20 +27,22 @@ def check(guest: Guest, spares: int, topology: HostTopology, incomplete_pe: str 
         *(broken for device in guest.devices for broken in _placement(device, guest)),
         *_isolation(guest, groups, room),
         *_endpoints(guest, topology, incomplete_pe),
-        *_headless(guest, groups),
+        *_missing_function_0(guest, groups),
         *_spares(guest, spares, room),
     )
     return tuple(sorted(found, key=_reading_order))
 
 
-def _reading_order(violation: Violation) -> tuple[bool, int]:
-    """As a person goes through the definition; what is not in it comes last."""
-    return violation.line is None, violation.line or violation.rule
+def _reading_order(diagnostic: Diagnostic) -> tuple[bool, int]:
+    """Sort key: by line, and findings without a line last, by rule."""
+    if diagnostic.line is not None:
+        return False, diagnostic.line
+    return True, list(Rule).index(diagnostic.rule) if diagnostic.rule is not None else len(Rule)
 
 
-def complies(violations: tuple[Violation, ...]) -> bool:
-    """Whether no violation is more than a warning."""
-    return all(violation.warning for violation in violations)
+def complies(diagnostics: Iterable[Diagnostic]) -> bool:
+    """Return whether no finding is an error."""
+    return not any(diagnostic.is_error for diagnostic in diagnostics)
 
 
 def phb_name(phb: Phb) -> str:
@@ -68,75 +50,69 @@ def phb_name(phb: Phb) -> str:
     return f"<controller> pci {phb.index}"
 
 
-def _controllers(guest: Guest) -> Iterator[Violation]:
+def _controllers(guest: Guest) -> Iterator[Diagnostic]:
     for bridge in guest.bridges:
-        yield Violation(
-            1,
-            bridge.line,
-            f"<controller> pci {bridge.index}",
-            f"is a {bridge.model}; a pseries guest has pci-root controllers only",
-        )
+        text = f"is a {bridge.model}; a pseries guest has pci-root controllers only"
+        yield error(Name.PCI_ROOT_ONLY, text, f"<controller> pci {bridge.index}", bridge.line)
     indexes = {phb.index for phb in guest.phbs if phb.index < MAX_PHBS}
     missing = sorted(set(range(max(indexes, default=0) + 1)) - indexes)
     if missing:
         names = ", ".join(map(str, missing))
-        yield Violation(1, None, "<devices>", f"there is no pci-root with index {names}")
+        yield error(Name.PCI_ROOT_MISSING, f"has no pci-root with index {names}", "<devices>")
     targets = Counter(phb.target for phb in guest.phbs)
     for phb in guest.phbs:
-        text = _target_fault(phb, targets, guest)
-        if text is not None:
-            yield Violation(1, phb.line, phb_name(phb), text)
+        fault = _target_fault(phb, targets, guest)
+        if fault is not None:
+            yield error(Name.TARGET_INDEX, fault, phb_name(phb), phb.line)
 
 
 def _target_fault(phb: Phb, targets: Mapping[int | None, int], guest: Guest) -> str | None:
     if phb.target is None:
         return "has no target index"
     if not 0 <= phb.target < MAX_PHBS:
-        return f"has target index {phb.target}; 0 to {MAX_PHBS - 1} can be used"
+        return f"has target index {phb.target}; use 0 to {MAX_PHBS - 1}"
     if targets[phb.target] > 1 or phb.target in guest.taken_targets:
-        return f"has target index {phb.target}, and so has another PHB"
+        return f"has target index {phb.target}, which is used twice"
     if (phb.index == 0) != (phb.target == 0):
-        return f"has target index {phb.target}; 0 belongs to index 0, and only to it"
+        return f"has target index {phb.target}; target index 0 belongs to index 0"
     return None
 
 
-def _ceiling(guest: Guest, room: Room) -> Iterator[Violation]:
-    if room.too_small is not None:
-        yield Violation(5, None, "<devices>", room.too_small)
+def _ceiling(guest: Guest, room: Room) -> Iterator[Diagnostic]:
+    if room.shortage is not None:
+        yield room.shortage
     if len(guest.phbs) > room.ceiling or any(phb.index >= MAX_PHBS for phb in guest.phbs):
         highest = max(phb.index for phb in guest.phbs)
-        yield Violation(
-            5,
-            guest.phbs[-1].line,
-            "<devices>",
+        text = (
             f"has {len(guest.phbs)} pci-roots, the last with index {highest}; "
-            f"this guest can have {room.ceiling}, from index 0",
+            f"this guest can have {room.ceiling}, from index 0"
         )
+        yield error(Name.TOO_MANY_PHBS, text, "<devices>", guest.phbs[-1].line)
 
 
-def _placement(device: Device, guest: Guest) -> Iterator[Violation]:
-    """Rule 2 for one device."""
-    text = _address_fault(device.address, guest)
-    if text is not None:
-        yield Violation(2, device.line, device.name, text)
+def _placement(device: Device, guest: Guest) -> Iterator[Diagnostic]:
+    """Yield the address rule's findings about one device."""
+    fault = _address_fault(device.address, guest)
+    if fault is not None:
+        yield error(fault[0], fault[1], device.name, device.line)
 
 
-def _address_fault(address: PciAddress | None, guest: Guest) -> str | None:
+def _address_fault(address: PciAddress | None, guest: Guest) -> tuple[Name, str] | None:
     if address is None:
-        return "has no PCI address, so libvirt would choose one"
+        return Name.NO_ADDRESS, "has no PCI address, so libvirt would choose one"
     if usable_address(address, guest):
         return None
     if address.domain != 0:
-        return f"is at {address}; every vPHB is PCI domain 0 to libvirt"
+        return Name.BAD_ADDRESS, f"is at {address}; the buses of a guest are in PCI domain 0"
     bridge = next((bridge for bridge in guest.bridges if bridge.index == address.bus), None)
     if bridge is not None:
-        return f"is at {address}, behind a {bridge.model}"
+        return Name.BEHIND_BRIDGE, f"is at {address}, behind a {bridge.model}"
     if not any(phb.index == address.bus for phb in guest.phbs):
-        return f"is at {address}, and there is no vPHB {address.bus}"
-    return f"is at {address}; a vPHB takes devices in slots 1 to {MAX_SLOT}"
+        return Name.BAD_ADDRESS, f"is at {address}, and there is no vPHB {address.bus}"
+    return Name.BAD_ADDRESS, f"is at {address}; the slots of a vPHB are 1 to {MAX_SLOT}"
 
 
-def _isolation(guest: Guest, groups: tuple[DeviceGroup, ...], room: Room) -> Iterator[Violation]:
+def _isolation(guest: Guest, groups: tuple[DeviceGroup, ...], room: Room) -> Iterator[Diagnostic]:
     """Rule 3, and rule 5 where devices have to share."""
     on_bus: dict[int, list[DeviceGroup]] = {}
     for group in groups:
@@ -151,39 +127,38 @@ def _isolation(guest: Guest, groups: tuple[DeviceGroup, ...], room: Room) -> Ite
             for group in on_bus[bus]:
                 first = _first_on(guest, group, bus)
                 text = f"is on vPHB {bus}, which the qemu:commandline uses"
-                yield Violation(3, first.line, first.name, text)
+                yield error(Name.COMMANDLINE_BUS, text, first.name, first.line)
         elif len(on_bus[bus]) > 1 and bus in roots and bus not in may_share:
             yield from _crowd(guest, bus, on_bus[bus], room)
         elif bus in bridged and bus in roots:
             first = _first_on(guest, on_bus[bus][0], bus)
             text = f"shares vPHB {bus} with a {bridged[bus].model} (line {bridged[bus].line})"
-            yield Violation(3, first.line, first.name, text)
+            yield error(Name.NOT_ISOLATED, text, first.name, first.line)
 
 
-def _split(guest: Guest, group: DeviceGroup) -> Iterator[Violation]:
+def _split(guest: Guest, group: DeviceGroup) -> Iterator[Diagnostic]:
     """A unit that is in several places at once."""
     given = [guest.devices[member] for member in group.members]
     buses = sorted(_buses(guest, group))
     if group.endpoint and len(buses) > 1:
         names = ", ".join(device.name for device in given)
         text = f"are one endpoint, IOMMU group {group.iommu_group}, but on vPHBs {', '.join(map(str, buses))}"
-        yield Violation(3, given[0].line, names, text)
+        yield error(Name.SPLIT_ENDPOINT, text, names, given[0].line)
     slots = {(d.address.bus, d.address.slot) for d in given if d.address is not None}
     if not group.endpoint and len(slots) > 1:
         names = ", ".join(device.name for device in given)
-        yield Violation(3, given[0].line, names, "are functions of one device, but not in one slot")
+        yield error(Name.SPLIT_SLOT, "are functions of one device, but not in one slot", names, given[0].line)
 
 
-def _endpoints(guest: Guest, topology: HostTopology, incomplete_pe: str) -> Iterator[Violation]:
-    """Endpoints that are not whole, and host devices that are not here."""
+def _endpoints(guest: Guest, topology: HostTopology, incomplete_pe: str) -> Iterator[Diagnostic]:
+    """Yield endpoints that are passed through in part, and host devices that this host does not have."""
     for missing in endpoints.missing_members(guest, topology):
-        mendable = incomplete_pe == "refuse" or (incomplete_pe == "add" and bool(endpoints.can_be_added(missing)))
-        yield Violation(3, missing.device.line, missing.device.name, str(missing), warning=not mendable)
-    for device, text in endpoints.strangers(guest, topology):
-        yield Violation(3, device.line, device.name, text, warning=True)
+        breaks = incomplete_pe == "refuse" or (incomplete_pe == "add" and bool(endpoints.can_be_added(missing)))
+        yield missing.diagnostic(Severity.ERROR if breaks else Severity.WARNING)
+    yield from endpoints.unresolved_hostdevs(guest, topology)
 
 
-def _headless(guest: Guest, groups: tuple[DeviceGroup, ...]) -> Iterator[Violation]:
+def _missing_function_0(guest: Guest, groups: tuple[DeviceGroup, ...]) -> Iterator[Diagnostic]:
     """Slots whose function 0 is missing: QEMU has them, but not every guest looks there."""
     for group in groups:
         slots: dict[tuple[int, int], list[Device]] = {}
@@ -194,10 +169,10 @@ def _headless(guest: Guest, groups: tuple[DeviceGroup, ...]) -> Iterator[Violati
             lowest = min(device.address.function for device in there if device.address is not None)
             if lowest > 0:
                 text = f"is function {lowest} of a slot that has no function 0"
-                yield Violation(3, there[0].line, there[0].name, text, warning=True)
+                yield warning(Name.NO_FUNCTION_0, text, there[0].name, there[0].line)
 
 
-def _crowd(guest: Guest, bus: int, groups: list[DeviceGroup], room: Room) -> Iterator[Violation]:
+def _crowd(guest: Guest, bus: int, groups: list[DeviceGroup], room: Room) -> Iterator[Diagnostic]:
     """Several units on one vPHB."""
     for group in groups:
         first = _first_on(guest, group, bus)
@@ -206,14 +181,14 @@ def _crowd(guest: Guest, bus: int, groups: list[DeviceGroup], room: Room) -> Ite
         line = f" (line {others[0].line})" if others[0].line is not None else ""
         text = f"shares vPHB {bus} with {others[0].name}{line}{more}"
         if not room.fits and not any(other.endpoint for other in groups):
-            yield Violation(5, first.line, first.name, f"{text}; others share less")
+            yield error(Name.UNEVEN_SHARING, f"{text}; other vPHBs are less loaded", first.name, first.line)
         else:
-            yield Violation(3, first.line, first.name, text)
+            yield error(Name.NOT_ISOLATED, text, first.name, first.line)
 
 
 def _even_homes(guest: Guest, groups: tuple[DeviceGroup, ...], room: Room) -> Iterator[int]:
     """The vPHBs that emulated devices share as rule 5 allows."""
-    if room.fits or room.too_small is not None:
+    if room.fits or room.shortage is not None:
         return
     emulated = {
         bus: len(there) for bus, there in homes_of(guest, groups).items() if not any(group.endpoint for group in there)
@@ -224,17 +199,11 @@ def _even_homes(guest: Guest, groups: tuple[DeviceGroup, ...], room: Room) -> It
         yield from emulated
 
 
-def _spares(guest: Guest, spares: int, room: Room) -> Iterator[Violation]:
+def _spares(guest: Guest, spares: int, room: Room) -> Iterator[Diagnostic]:
     empty = empty_vphbs(guest)
     possible = min(spares, max(room.usable - room.endpoints - room.emulated, 0))
     if len(empty) < possible:
-        yield Violation(
-            4,
-            None,
-            "<devices>",
-            f"{len(empty)} empty vPHBs of {possible} for hotplug",
-            warning=True,
-        )
+        yield warning(Name.TOO_FEW_SPARES, f"has {len(empty)} of {possible} spare vPHBs", "<devices>")
 
 
 def _buses(guest: Guest, group: DeviceGroup) -> set[int]:

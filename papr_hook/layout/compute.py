@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ..diagnostics import Diagnostic, Name, error, warning
 from ..errors import LayoutError
 from ..model import MAX_PHBS, MAX_SLOT, Guest, HostTopology, Layout, PciAddress, Phb
 from .endpoints import cell_of
@@ -53,17 +54,19 @@ class Room:
         return max(left - self.floor, 0) or left
 
     @property
-    def too_small(self) -> str | None:
-        """Why rule 5 cannot be met; None where it can."""
+    def shortage(self) -> Diagnostic | None:
+        """Why the groups do not fit onto 31 vPHBs, or None if they do."""
         if self.homes < bool(self.emulated):
             needed = self.endpoints + bool(self.emulated) + self.ceiling - self.usable
             others = " and the emulated devices" if self.emulated else ""
-            return (
+            text = (
                 f"{self.endpoints} host endpoints{others} need {needed} vPHBs, and this guest can "
                 f"have {self.ceiling}; pass through fewer host devices"
             )
+            return error(Name.TOO_MANY_ENDPOINTS, text)
         if self.emulated > self.homes * MAX_SLOT:
-            return f"{self.emulated} emulated devices do not fit on the {self.homes} vPHBs left for them"
+            text = f"{self.emulated} emulated devices do not fit on the {self.homes} vPHBs left for them"
+            return error(Name.TOO_MANY_DEVICES, text)
         return None
 
 
@@ -139,10 +142,11 @@ def layout(guest: Guest, spares: int, topology: HostTopology) -> Layout:
     """
     groups = group_devices(guest, topology)
     room = measure(guest, groups, spares)
-    if room.too_small is not None:
-        raise LayoutError(5, room.too_small)
+    if room.shortage is not None:
+        raise LayoutError(room.shortage)
     if 0 in guest.taken_targets:
-        raise LayoutError(1, "the qemu:commandline adds a PHB with index 0, which every pseries guest has already")
+        text = "the qemu:commandline adds a PHB with index 0, which every pseries guest has already"
+        raise LayoutError(error(Name.COMMANDLINE_PHB, text))
     homes = homes_of(guest, groups)
     alone = {bus: there for bus, there in homes.items() if len(there) == 1}
     if room.fits or len(alone) == len(groups):
@@ -150,11 +154,12 @@ def layout(guest: Guest, spares: int, topology: HostTopology) -> Layout:
     else:
         plan = _share(guest, groups, room, homes)
     if plan.count > room.ceiling:
-        raise LayoutError(5, f"the definition and its qemu:commandline have more than {MAX_PHBS} PHBs together")
+        text = f"the controllers and the qemu:commandline have more than {MAX_PHBS} PHBs together"
+        raise LayoutError(error(Name.TOO_MANY_PHBS, text))
     return Layout(
         phbs=_phbs(guest, plan, topology),
         addresses=_places(guest, plan),
-        warnings=tuple(_warnings(guest, plan, spares)),
+        diagnostics=tuple(_diagnostics(guest, plan, spares)),
     )
 
 
@@ -333,7 +338,8 @@ def _slots(
         free = (number for number in range(1, MAX_SLOT + 1) if number not in taken)
         slot = placed[0] if placed and not group.endpoint else next(free, None)
         if slot is None:
-            raise LayoutError(3, f"{guest.devices[card[0]].name} and its endpoint need more than {MAX_SLOT} slots")
+            text = f"and its endpoint need more than {MAX_SLOT} slots"
+            raise LayoutError(error(Name.LARGE_ENDPOINT, text, guest.devices[card[0]].name))
         taken.add(slot)
         used = {places[m].function for m in group.members if m in places and places[m].slot == slot}
         functions = _functions(guest, card, used)
@@ -371,7 +377,7 @@ def _functions(guest: Guest, card: list[int], used: set[int]) -> dict[int, int]:
     return {member: number for number, member in enumerate(sorted(card, key=wanted.__getitem__))}
 
 
-def _warnings(guest: Guest, plan: _Plan, spares: int) -> Iterable[str]:
+def _diagnostics(guest: Guest, plan: _Plan, spares: int) -> Iterable[Diagnostic]:
     empty = plan.count - len(plan.groups) - len(plan.room.reserved) - plan.room.tail
     sharing = {bus: groups for bus, groups in plan.groups.items() if len(groups) > 1}
     if sharing:
@@ -380,6 +386,6 @@ def _warnings(guest: Guest, plan: _Plan, spares: int) -> Iterable[str]:
             + ", ".join(guest.devices[member].name for group in sharing[bus] for member in group.members)
             for bus in sorted(sharing)
         )
-        yield f"rule 5: more devices than vPHBs, so these share: {names}"
+        yield warning(Name.SHARED_VPHB, f"more devices than vPHBs, so these share: {names}")
     if empty < spares:
-        yield f"rule 4: {empty} of {spares} spare vPHBs fit"
+        yield warning(Name.TOO_FEW_SPARES, f"{empty} of {spares} spare vPHBs fit")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..diagnostics import Diagnostic, Name, Severity, warning
 from ..model import Device, Guest, HostDevice, HostTopology, PciAddress
 from .groups import DeviceGroup, group_devices
 
@@ -24,7 +25,11 @@ class Missing:
 
     def __str__(self) -> str:
         names = ", ".join(_member(member) for member in self.members)
-        return f"is of IOMMU group {self.iommu_group}, and these of it are not passed through: {names}"
+        return f"is in IOMMU group {self.iommu_group}, but these members are not passed through: {names}"
+
+    def diagnostic(self, severity: Severity) -> Diagnostic:
+        """Return the finding about the endpoint."""
+        return Diagnostic(Name.INCOMPLETE_ENDPOINT, severity, str(self), self.device.name, self.device.line)
 
 
 def missing_members(guest: Guest, topology: HostTopology) -> tuple[Missing, ...]:
@@ -50,16 +55,26 @@ def can_be_added(missing: Missing) -> tuple[PciAddress, ...]:
     return tuple(member.address for member in missing.members if member.used_for is None)
 
 
-def strangers(guest: Guest, topology: HostTopology) -> Iterator[tuple[Device, str]]:
-    """Host devices that a definition does not name, or that this host does not have, or has in no group."""
+def unresolved_hostdevs(guest: Guest, topology: HostTopology) -> Iterator[Diagnostic]:
+    """Yield a warning for each passed-through device whose endpoint is unknown.
+
+    Args:
+        guest: the guest, as its domain XML has it.
+        topology: what the host said.
+    """
     for device in guest.devices:
-        if device.source is None:
-            if device.passthrough and not device.mediated:
-                yield device, "names no host device"
-        elif device.source not in topology.devices:
-            yield device, f"host device {device.source} is not on this host, so it gets a vPHB of its own"
-        elif device.source not in topology.iommu_groups:
-            yield device, f"host device {device.source} is in no IOMMU group here, so it gets a vPHB of its own"
+        text = _unresolved(device, topology)
+        if text is not None:
+            yield warning(Name.UNKNOWN_HOSTDEV, text, device.name, device.line)
+
+
+def _unresolved(device: Device, topology: HostTopology) -> str | None:
+    """Return why a device's endpoint is unknown, or None if it is known or the device is not passed through."""
+    if device.source is None:
+        return "names no host device" if device.passthrough and not device.mediated else None
+    if device.source not in topology.devices:
+        return "is not on this host, so its IOMMU group is unknown"
+    return "is in no IOMMU group on this host" if device.source not in topology.iommu_groups else None
 
 
 def cell_of(group: DeviceGroup, guest: Guest, topology: HostTopology) -> int | None:

@@ -6,6 +6,7 @@ VFIO devices, need it; every PHB adds to it, an empty one too.
 
 from __future__ import annotations
 
+from ..diagnostics import Diagnostic, Name, warning
 from ..model import Guest, HostTopology
 
 MIB = 1024
@@ -32,15 +33,16 @@ def cost(guest: Guest, topology: HostTopology, phbs: int) -> str:
     return f"locked-memory limit {_mib(before)} before the layout, {_mib(after)} after it"
 
 
-def over_hard_limit(guest: Guest, topology: HostTopology, phbs: int) -> str | None:
-    """Why a layout does not fit into the limit that a person set; None where it does."""
+def over_hard_limit(guest: Guest, topology: HostTopology, phbs: int) -> Diagnostic | None:
+    """Return a warning if a layout needs more locked memory than memtune's hard_limit, else None."""
     hard = guest.memory.hard_limit
     if hard is None or not guest.vfio or limit(guest, topology, phbs) <= hard:
         return None
-    return (
+    text = (
         f"{phbs} vPHBs need {_mib(limit(guest, topology, phbs))} of locked memory, and memtune's hard_limit is "
         f"{_mib(hard)}; raise it, or ask for fewer spares"
     )
+    return warning(Name.HARD_LIMIT, text)
 
 
 def _mib(kib: int) -> str:

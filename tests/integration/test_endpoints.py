@@ -40,7 +40,8 @@ def test_libvirt_takes_every_endpoint(host: Host, tmp_path: Path, kind: str) -> 
         "<domain type='qemu'><name>endpoints</name><memory unit='GiB'>2</memory><vcpu>4</vcpu>"
         f"{bound}<os><type arch='ppc64le' machine='pseries'>hvm</type></os><devices>{given}</devices></domain>"
     )
-    data, made = pipeline.analyze(xml.encode(), config).apply_layout()
+    result = pipeline.analyze(xml.encode(), config).apply_layout()
+    data, made = result.data, result.layout
     assert made is not None
     cells = {phb.node for phb in made.phbs}
     assert cells == (
@@ -70,7 +71,7 @@ def test_a_guest_sees_its_numa_cell(host: Host, image: Image, root: Path) -> Non
     )
     numa = CELLS.replace("memory='1' unit='GiB'", "memory='512' unit='MiB'")
     xml = guest.domain("numa", image, console, devices, memory=1024, extra=numa).replace("<vcpu>1<", "<vcpu>4<")
-    data, _ = pipeline.analyze(xml.encode(), Config()).apply_layout()
+    data = pipeline.analyze(xml.encode(), Config()).apply_layout().data
     host.virsh("define", "--validate", "/dev/stdin", input=data.decode())
     try:
         host.virsh("start", "numa")
@@ -90,7 +91,7 @@ def test_a_guest_sees_a_lone_function(host: Host, image: Image, root: Path) -> N
         "<controller type='pci' index='0' model='pci-root'/>\n<controller type='pci' index='1' model='pci-root'/>\n"
         + hooked.NIC.format(mac=hooked.mac(1), model="virtio", address=hooked.at(1, 1, 1))
     )
-    data, _ = pipeline.analyze(guest.domain("lone", image, console, devices).encode(), Config()).apply_layout()
+    data = pipeline.analyze(guest.domain("lone", image, console, devices).encode(), Config()).apply_layout().data
     host.virsh("define", "/dev/stdin", input=data.decode())
     try:
         host.virsh("start", "lone")

@@ -144,7 +144,7 @@ def old_guest(image: Image, root: Path, devices: str = "", name: str = "g", extr
 
 def laid_out(xml: str) -> str:
     """A definition as papr-hook lays it out."""
-    return pipeline.analyze(xml.encode(), Config()).apply_layout()[0].decode()
+    return pipeline.analyze(xml.encode(), Config()).apply_layout().data.decode()
 
 
 def canonical(xml: str) -> str:

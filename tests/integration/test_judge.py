@@ -81,7 +81,8 @@ def check_what_libvirt_makes(connection: libvirt.virConnect, given: bytes) -> No
     """Lay a definition out, have libvirt define it, and compare."""
     given = without_kvm(given)
     analysis = pipeline.analyze(given, Config())
-    laid_out, made = analysis.apply_layout()
+    result = analysis.apply_layout()
+    laid_out, made = result.data, result.layout
     for flags in (libvirt.VIR_DOMAIN_DEFINE_VALIDATE, 0):
         refused = refusal(connection, laid_out, flags)
         if refused is not None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from papr_hook import domainxml, schema
+from papr_hook.diagnostics import Diagnostic, Name
 from papr_hook.errors import InputError, LayoutError
 from papr_hook.layout import check, compute
 from papr_hook.layout.groups import group_devices
@@ -38,7 +39,7 @@ class Done:
     data: bytes
 
     @property
-    def violations(self) -> tuple[check.Violation, ...]:
+    def violations(self) -> tuple[Diagnostic, ...]:
         """What is wrong with it before it is laid out."""
         return check.check(self.guest, self.spares, self.case.topology)
 
@@ -105,7 +106,7 @@ def what_complies_stays(done: Done) -> None:
 def what_is_alone_stays(done: Done) -> None:
     """A device that has a good vPHB for itself keeps it, with its target index and its NUMA node."""
     guest = done.guest
-    if any("these share" in warning for warning in done.layout.warnings):
+    if any(found.name is Name.SHARED_VPHB for found in done.layout.diagnostics):
         return
     on_bus = Counter(device.address.bus for device in guest.devices if device.address is not None)
     on_bus.update(bridge.address.bus for bridge in guest.bridges if bridge.address is not None)

@@ -47,11 +47,11 @@ def judged_definitions(crypto: bool) -> Iterator[tuple[str, bytes, Analysis, Lay
         given = without_kvm(file.read_bytes(), crypto)
         analysis = pipeline.analyze(given, Config())
         try:
-            laid_out, made = analysis.apply_layout()
+            result = analysis.apply_layout()
         except LayoutError:
             continue
-        if made is not None:
-            yield file.stem, given, analysis, made, laid_out
+        if result.layout is not None:
+            yield file.stem, given, analysis, result.layout, result.data
 
 
 def pack(files: dict[str, bytes]) -> bytes:

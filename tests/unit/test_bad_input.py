@@ -34,11 +34,11 @@ def test_one_line_and_exit_2(command: str, name: str) -> None:
 
 
 def test_check_and_show_of_what_cannot_be_laid_out() -> None:
-    """A guest that rule 5 has no room for can be judged and drawn."""
+    """A guest with too many endpoints can be checked and drawn."""
     file = str(INVALID / CANNOT_BE_LAID_OUT / "input.xml")
     analysis = papr_hook("check", file)
     assert analysis.status == 1
-    assert "rule 5: <devices>: 32 host endpoints need 32 vPHBs" in analysis.out
+    assert "error: 32 host endpoints need 32 vPHBs" in analysis.out
     assert "<hostdev> 0001:20:00.0" in papr_hook("show", file).out
 
 

@@ -94,7 +94,7 @@ def test_layout_warns_of_sharing() -> None:
     ran = papr_hook("layout", str(GOLDEN / "thirty-two-devices-in.xml"))
     assert ran.status == 0
     assert ran.out == (GOLDEN / "thirty-two-devices-out.xml").read_text()
-    assert "warning: rule 5" in ran.err
+    assert "[shared-vphb]" in ran.err
     assert "<interface> 52:54:00:00:00:1e" in ran.err
 
 
@@ -138,11 +138,11 @@ def test_check_lists_violations() -> None:
     assert ran.status == 1
     lines = ran.out.splitlines()
     assert (
-        "line 14: rule 1: <controller> pci 1: is a pcie-root-port; "
-        "a pseries guest has pci-root controllers only" in lines
+        f"{PC}:14: error: <controller> pci 1 is a pcie-root-port; "
+        "a pseries guest has pci-root controllers only [pci-root-only]" in lines
     )
-    assert any(line.startswith("line 28: rule 3: <disk> vda: shares vPHB 0 with <interface>") for line in lines), lines
-    assert "line 33: rule 2: <disk> vdb: is at 0000:03:01.0, behind a pcie-to-pci-bridge" in lines
+    assert any(line.startswith(f"{PC}:28: error: <disk> vda shares vPHB 0 with <interface>") for line in lines), lines
+    assert f"{PC}:33: error: <disk> vdb is at 0000:03:01.0, behind a pcie-to-pci-bridge [behind-bridge]" in lines
 
 
 def test_check_complies() -> None:
@@ -154,19 +154,18 @@ def test_check_complies() -> None:
 def test_check_spares_are_a_warning_or_with_strict_an_error() -> None:
     """Too few spares do not break the contract, except for who asks for it."""
     ran = papr_hook("check", "--spares", "7", str(LAID_OUT))
-    assert (ran.status, ran.out) == (
-        0,
-        "warning: rule 4: <devices>: 4 empty vPHBs of 7 for hotplug\n",
-    )
+    text = "<devices> has 4 of 7 spare vPHBs [too-few-spares]"
+    assert (ran.status, ran.out) == (0, f"{LAID_OUT}: warning: {text}\n")
     strict = papr_hook("check", "--strict", "--spares", "7", str(LAID_OUT))
-    assert (strict.status, strict.out) == (1, "rule 4: <devices>: 4 empty vPHBs of 7 for hotplug\n")
+    assert (strict.status, strict.out) == (1, f"{LAID_OUT}: error: {text}\n")
 
 
 def test_check_by_the_schema() -> None:
     """--schema names the assertion that fails; what is laid out passes."""
     ran = papr_hook("check", "--schema", str(PC))
     assert ran.status == 1
-    assert "line 14: rule1-pci-root: /domain/devices/controller[2]: A PCI controller is a pci-root." in ran.out
+    line = "14: error: /domain/devices/controller[2]: A PCI controller is a pci-root. [pci-root-only]"
+    assert f"{PC}:{line}" in ran.out.splitlines()
     assert papr_hook("check", "--schema", str(LAID_OUT)).out == "complies\n"
 
 

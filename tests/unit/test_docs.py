@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
 
 from papr_hook import __version__
 from papr_hook.config import settings_page
+from papr_hook.diagnostics import Name
 from tests.helpers.cli import papr_hook
 from tests.helpers.paths import MANUAL
 
@@ -42,3 +44,12 @@ def test_versions_agree() -> None:
     """The pages are of this version."""
     assert f'"papr-hook {__version__}"' in (MANUAL / "papr-hook.1").read_text()
     assert f'"papr-hook {__version__}"' in (MANUAL / "papr-hook.8").read_text()
+
+
+def test_the_manual_lists_every_diagnostic() -> None:
+    """papr-hook(8) has a paragraph for each name, with its rule."""
+    page = (MANUAL / "papr-hook.8").read_text()
+    listed = dict(
+        re.findall(r'^\.IR ([a-z0-9-]+) " \((?:error|warning|warning or error)(?:, )?([a-z]*)\)"$', page, re.M)
+    )
+    assert listed == {name.value: name.rule.value if name.rule is not None else "" for name in Name}

@@ -9,6 +9,7 @@ import pytest
 
 from papr_hook import pipeline
 from papr_hook.config import Config, IncompletePe
+from papr_hook.diagnostics import Rule
 from papr_hook.errors import InputError, LayoutError
 from papr_hook.layout import memlock
 from tests.helpers import sysfs as hosts
@@ -50,16 +51,22 @@ def guest(devices: str, extra: str = "", memory: int = 4) -> bytes:
 
 def layout(data: bytes, config: Config) -> tuple[dict[str, str], tuple[str, ...]]:
     """Where each device of a guest is laid out, by its name, and the warnings."""
-    out, made = pipeline.analyze(data, config).apply_layout()
-    again = pipeline.analyze(out, config)
-    assert again.apply_layout()[0] == out
+    result = pipeline.analyze(data, config).apply_layout()
+    again = pipeline.analyze(result.data, config)
+    assert again.apply_layout().data == result.data
     assert again.guest is not None
-    assert made is not None
-    return {device.name: str(device.address) for device in again.guest.devices}, made.warnings
+    places = {device.name: str(device.address) for device in again.guest.devices}
+    return places, tuple(str(diagnostic) for diagnostic in result.diagnostics)
 
 
 def warnings(data: bytes, config: Config) -> list[str]:
-    return [str(v) for v in pipeline.analyze(data, config).violations() if v.rule == 3]
+    return [str(found) for found in pipeline.analyze(data, config).violations() if found.rule is Rule.ISOLATION]
+
+
+def breaks_isolation(data: bytes, config: Config) -> bool:
+    """Whether check reports an error of the isolation rule."""
+    found = pipeline.analyze(data, config).violations()
+    return any(diagnostic.is_error and diagnostic.rule is Rule.ISOLATION for diagnostic in found)
 
 
 def test_a_whole_endpoint(on: Setup) -> None:
@@ -74,16 +81,17 @@ def test_an_endpoint_in_part_is_named(on: Setup) -> None:
     """The missing port is named with its driver, as a warning."""
     data = guest(hostdev("0001:01:00.0"))
     config = on(hosts.TWO_PORT_NIC)
-    text = "is of IOMMU group 5, and these of it are not passed through: 0001:01:00.1 (driver e1000e)"
-    assert layout(data, config)[1] == (f"<hostdev> 0001:01:00.0 {text}",)
-    assert warnings(data, config) == [f"line 1: warning: rule 3: <hostdev> 0001:01:00.0: {text}"]
+    text = "is in IOMMU group 5, but these members are not passed through: 0001:01:00.1 (driver e1000e)"
+    warning = f"warning: <hostdev> 0001:01:00.0 {text} [incomplete-endpoint]"
+    assert layout(data, config)[1] == (warning,)
+    assert warnings(data, config) == [warning]
 
 
 def test_an_endpoint_in_part_is_refused(on: Setup) -> None:
-    """incomplete_pe = refuse: it breaks rule 3, and cannot be laid out."""
+    """incomplete_pe = refuse: it breaks the isolation rule, and cannot be laid out."""
     data = guest(hostdev("0001:01:00.0"))
     config = on(hosts.TWO_PORT_NIC, "refuse")
-    assert any(not v.warning and v.rule == 3 for v in pipeline.analyze(data, config).violations())
+    assert breaks_isolation(data, config)
     with pytest.raises(LayoutError, match=r"0001:01:00\.1 \(driver e1000e\)"):
         pipeline.analyze(data, config).apply_layout()
 
@@ -92,7 +100,7 @@ def test_an_endpoint_is_completed(on: Setup) -> None:
     """incomplete_pe = add: the missing function is added, managed, beside the first; the bridge of the group never."""
     data = guest(hostdev("0005:90:01.0") + "<rng model='virtio'><backend model='random'/></rng>")
     config = on(hosts.GROUP_WITH_BRIDGE, "add")
-    assert any(not v.warning and v.rule == 3 for v in pipeline.analyze(data, config).violations())
+    assert breaks_isolation(data, config)
     places, said = layout(data, config)
     assert places == {
         "<hostdev> 0005:90:01.0": "0000:01:01.0",
@@ -102,7 +110,7 @@ def test_an_endpoint_is_completed(on: Setup) -> None:
     }
     assert list(places) == sorted(places)
     assert said == ()
-    assert pipeline.analyze(data, config).apply_layout()[0].count(b"managed='yes'") == 3
+    assert pipeline.analyze(data, config).apply_layout().data.count(b"managed='yes'") == 3
 
 
 def test_an_unassigned_member_is_not_missing(on: Setup) -> None:
@@ -143,7 +151,7 @@ def test_a_device_that_is_not_here(on: Setup) -> None:
     places, said = layout(guest(hostdev("0009:01:00.0") + hostdev("0009:01:00.1")), on(hosts.TWO_PORT_NIC))
     assert sorted(places.values()) == ["0000:01:01.0", "0000:02:01.0"]
     assert said == tuple(
-        f"<hostdev> 0009:01:00.{n}: host device 0009:01:00.{n} is not on this host, so it gets a vPHB of its own"
+        f"warning: <hostdev> 0009:01:00.{n} is not on this host, so its IOMMU group is unknown [unknown-hostdev]"
         for n in (0, 1)
     )
 
@@ -151,9 +159,7 @@ def test_a_device_that_is_not_here(on: Setup) -> None:
 def test_a_device_in_no_group(on: Setup) -> None:
     """A device that is here, but in no IOMMU group, is said to be."""
     said = layout(guest(hostdev("0001:01:00.0")), on({"0001:01:00.0": Pci(None)}))[1]
-    assert said == (
-        "<hostdev> 0001:01:00.0: host device 0001:01:00.0 is in no IOMMU group here, so it gets a vPHB of its own",
-    )
+    assert said == ("warning: <hostdev> 0001:01:00.0 is in no IOMMU group on this host [unknown-hostdev]",)
 
 
 CELLS = (
@@ -179,10 +185,11 @@ def test_an_endpoint_is_on_its_numa_cell(on: Setup, bound: str, cell: int | None
     """The vPHB of an endpoint has the cell that is bound to the device's host node, where that is beyond doubt."""
     config = on(hosts.NVME_BEHIND_SWITCH, node_cpus={0: "0-79", 8: "80-159"})
     data = guest(hostdev("0002:03:00.0") + "<rng model='virtio'><backend model='random'/></rng>", bound + CELLS)
-    out, made = pipeline.analyze(data, config).apply_layout()
-    assert made is not None
-    assert {phb.index: phb.node for phb in made.phbs if phb.node is not None} == ({} if cell is None else {1: cell})
-    assert pipeline.analyze(out, config).apply_layout()[0] == out
+    result = pipeline.analyze(data, config).apply_layout()
+    assert result.layout is not None
+    cells = {phb.index: phb.node for phb in result.layout.phbs if phb.node is not None}
+    assert cells == ({} if cell is None else {1: cell})
+    assert pipeline.analyze(result.data, config).apply_layout().data == result.data
 
 
 def test_a_cell_that_a_person_wrote_stays(on: Setup) -> None:
@@ -193,7 +200,7 @@ def test_a_cell_that_a_person_wrote_stays(on: Setup) -> None:
         root.format(0, "") + root.format(1, "<node>0</node>") + placed,
         "<numatune><memnode cellid='1' nodeset='8'/></numatune>" + CELLS,
     )
-    _, made = pipeline.analyze(data, on(hosts.NVME_BEHIND_SWITCH)).apply_layout()
+    made = pipeline.analyze(data, on(hosts.NVME_BEHIND_SWITCH)).apply_layout().layout
     assert made is not None
     assert made.phbs[1].node == 0
 
@@ -203,7 +210,7 @@ def test_vphb_0_has_no_cell(on: Setup) -> None:
     placed = hostdev("0002:03:00.0", "<address type='pci' bus='0' slot='1'/>")
     root = "<controller type='pci' index='0' model='pci-root'><target index='0'/></controller>"
     data = guest(root + placed, "<numatune><memnode cellid='1' nodeset='8'/></numatune>" + CELLS)
-    _, made = pipeline.analyze(data, on(hosts.NVME_BEHIND_SWITCH)).apply_layout()
+    made = pipeline.analyze(data, on(hosts.NVME_BEHIND_SWITCH)).apply_layout().layout
     assert made is not None
     assert all(phb.node is None for phb in made.phbs)
 
@@ -262,7 +269,7 @@ def test_a_sysfs_in_disorder(tmp_path: Path) -> None:
     places, said = layout(guest(hostdev("0001:01:00.0") + hostdev("0001:01:00.1")), config)
     assert sorted(places.values()) == ["0000:01:01.0", "0000:02:01.0"]
     assert len(said) == 2
-    assert all("is in no IOMMU group here" in line for line in said)
+    assert all("is in no IOMMU group on this host" in line for line in said)
 
 
 def test_one_host_device_twice(on: Setup) -> None:
@@ -277,7 +284,7 @@ def test_a_hostdev_without_a_source(on: Setup, source: str) -> None:
     data = guest(f"<hostdev mode='subsystem' type='pci'>{source}</hostdev>")
     places, said = layout(data, on(hosts.TWO_PORT_NIC))
     assert list(places.values()) == ["0000:01:01.0"]
-    assert said == ("<hostdev> #1: names no host device",)
+    assert said == ("warning: <hostdev> #1 names no host device [unknown-hostdev]",)
 
 
 def test_a_multifunction_set_without_function_0(on: Setup) -> None:
@@ -287,4 +294,4 @@ def test_a_multifunction_set_without_function_0(on: Setup) -> None:
     second = hostdev("0001:01:00.1", "<address type='pci' bus='1' slot='1' function='2'/>")
     data = guest("".join(root.format(n) for n in range(6)) + placed + second)
     said = warnings(data, on(hosts.TWO_PORT_NIC))
-    assert said == ["line 1: warning: rule 3: <hostdev> 0001:01:00.0: is function 1 of a slot that has no function 0"]
+    assert said == ["warning: <hostdev> 0001:01:00.0 is function 1 of a slot that has no function 0 [no-function-0]"]

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn, TextIO
 
 from . import __version__, adopt, files, pipeline, schema
+from .commands.attach import attach_device
 from .config import CONF, Config, load_config
 from .diagnostics import Diagnostic, Name, Severity
 from .errors import ConfError, InputError, LayoutError, PaprHookError
 from .layout import check, memlock
 from .render import tree
 from .virt.connection import connect
+from .virt.flags import AffectFlag
 
 EXAMPLES = """\
 examples:
@@ -282,17 +284,14 @@ def _adopt(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
 
 
 def _attach(options: argparse.Namespace, stdin: BinaryIO, stdout: TextIO) -> int:
-    from .gateway.command import attach_device
-    from .gateway.rewrite import AFFECT_CONFIG, AFFECT_LIVE
-
     config = _policy(options)
-    flags = AFFECT_LIVE * options.live | AFFECT_CONFIG * options.config
+    flags = (AffectFlag.LIVE if options.live else 0) | (AffectFlag.CONFIG if options.config else 0)
     device = files.read(options.file, stdin)
     with connect(options.connect or config.uri) as connection:
-        place, missing = attach_device(connection, options.guest, device, flags, config)
-    if missing is not None:
-        print(f"papr-hook: {options.guest}: warning: {missing}; attach those, too", file=sys.stderr)
-    print(f"{options.guest}: attached{f' on {place}' if place else ''}", file=stdout)
+        placement = attach_device(connection, options.guest, device, flags, config)
+    if placement.missing is not None:
+        print(f"papr-hook: {options.guest}: {placement.missing}; attach these as well", file=sys.stderr)
+    print(f"{options.guest}: attached{f' on {placement.place}' if placement.place else ''}", file=stdout)
     return 0
 
 

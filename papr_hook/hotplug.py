@@ -1,172 +1,126 @@
-"""A place for a device that is attached: a device and the definitions that it goes into, to a device with an address.
+"""Place a device that is attached: device XML and domain XMLs in, device XML with an address out.
 
-Pure but for what engine.judge reads of the host. The device is put into each definition, so that whatever ties it to
-the devices there (an IOMMU group, a USB 2 set) is found in the way in which a layout finds it.
+The device is put into each domain XML, so that its IOMMU group or USB 2 set is found as it is for a layout.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from lxml import etree
 
 from . import pipeline
-from .config import Config
+from .config import AttachWithoutSpare, Config
+from .diagnostics import Diagnostic
 from .domainxml import pci_devices
 from .domainxml.text import parse, serialise
 from .domainxml.values import write_address
-from .errors import PaprHookError
-from .layout import check, endpoints
-from .layout.compute import reserved_buses, vphb_0_last
-from .layout.groups import DeviceGroup, group_devices
-from .model import MAX_PHBS, MAX_SLOT, Device, Guest, PciAddress
-
-
-class NoRoomError(PaprHookError):
-    """There is no vPHB for a device."""
+from .layout.attach import AttachView, assign_address
+from .model import PciAddress
 
 
 @dataclass(frozen=True)
-class View:
-    """One definition with the device in it.
+class Placement:
+    """The result of placing a device.
 
-    unit: what the device belongs to; position: which of the guest's devices it is; units: all of them; running: it
-    is the definition of a running guest, which gets no more vPHBs; complies: the definition did, without the device;
-    missing: what of the device's endpoint is not passed through with it.
+    Attributes:
+        device: The device XML with its address, or the unchanged bytes if the device needs none from papr-hook.
+        address: The address that was written, or None.
+        missing: A warning about members of the device's endpoint that are still not passed through, or None.
     """
 
-    guest: Guest
-    position: int
-    group: DeviceGroup
-    groups: tuple[DeviceGroup, ...]
-    running: bool
-    complies: bool
-    missing: endpoints.Missing | None
+    device: bytes
+    address: PciAddress | None = None
+    missing: Diagnostic | None = None
 
     @property
-    def device(self) -> Device:
-        """The device itself."""
-        return self.guest.devices[self.position]
+    def place(self) -> str:
+        """Return how a message names the address."""
+        return "" if self.address is None else f"vPHB {self.address.bus} slot {self.address.slot}"
+
+
+@dataclass(frozen=True)
+class AttachRequest:
+    """A device XML, and the domain XMLs that it goes into, each read once.
+
+    Attributes:
+        device: The device XML.
+        views: The guest of each domain XML with the device in it; empty if the device needs no address.
+        config: The host's settings.
+    """
+
+    device: bytes
+    views: tuple[AttachView, ...]
+    config: Config
 
     @property
-    def partners(self) -> tuple[PciAddress, ...]:
-        """The addresses of the others of its unit."""
-        return tuple(self._addresses(self.group))
+    def unread_networks(self) -> frozenset[str]:
+        """Return the libvirt networks of the guest whose files this process may not read."""
+        return frozenset().union(*(view.topology.unread_networks for view in self.views))
 
-    @property
-    def empty(self) -> frozenset[int]:
-        """The vPHBs that hold nothing; libvirt adds those that a definition for the next start does not have yet.
+    def place(self, hostdev_networks: frozenset[str] = frozenset()) -> Placement:
+        """Choose an address and write it into the device XML.
 
-        libvirt does so up to the bus of an address (virDomainPCIAddressSetGrow in its src/conf/domain_addr.c).
+        Args:
+            hostdev_networks: Networks that hand out host devices, beside those known from libvirt's files.
+
+        Raises:
+            NoSpareError: The guest has no vPHB for the device.
+            NeverLaidOutError: The guest runs with a layout that has none.
         """
-        used = {address.bus for group in self.groups for address in self._addresses(group)}
-        used |= {bridge.address.bus for bridge in self.guest.bridges if bridge.address is not None}
-        there = {phb.index for phb in self.guest.phbs}
-        if not self.running and not self.guest.last_occupied:
-            there |= set(range(max(there, default=0) + 1, MAX_PHBS - len(self.guest.taken_targets)))
-        return frozenset(there - used - reserved_buses(self.guest) - self.guest.used_by_commandline)
-
-    def taken_slots(self, bus: int) -> set[int]:
-        """The slots of a vPHB that something is in."""
-        return {device.address.slot for device in self.guest.devices if device.address and device.address.bus == bus}
-
-    def alone_on(self, bus: int) -> bool:
-        """Whether a vPHB holds nothing but the device's own unit, or nothing at all."""
-        own = {partner.bus for partner in self.partners}
-        others = (address.bus for group in self.groups if group != self.group for address in self._addresses(group))
-        return bus in self.empty or (bus in own and bus not in others)
-
-    def crowd(self, bus: int) -> int | None:
-        """How many emulated devices share a vPHB that the device may join; None where it may not."""
-        there = [group for group in self.groups if any(address.bus == bus for address in self._addresses(group))]
-        closed = reserved_buses(self.guest) | self.guest.used_by_commandline
-        if not there or bus in closed or any(group.endpoint for group in there):
-            return None
-        return len(there)
-
-    def _addresses(self, group: DeviceGroup) -> Iterable[PciAddress]:
-        found = (self.guest.devices[member].address for member in group.members if member != self.position)
-        return (address for address in found if address is not None)
+        if not self.views:
+            return Placement(self.device)
+        views = [_with_networks(view, hostdev_networks) for view in self.views]
+        address = assign_address(views, share=self.config.attach_without_spare is AttachWithoutSpare.SHARE)
+        tree = parse(self.device)
+        write_address(tree.getroot(), address, views[0].device.companions is not None)
+        missing = next((view.missing for view in views if view.missing is not None), None)
+        return Placement(serialise(tree, self.device), address, missing)
 
 
-def may_need_place(device: bytes) -> bool:
-    """Whether a device may sit on PCI, and has no address that says where. Raises InputError."""
+def may_need_address(device: bytes) -> bool:
+    """Return whether a device is one that sits on PCI.
+
+    Raises:
+        InputError: The device XML is not one that libvirt accepts.
+    """
     root = parse(device).getroot()
-    kind = pci_devices.kind_of(root)
-    return kind != "controller pci" and pci_devices.sits_on_pci(root)
+    return pci_devices.kind_of(root) != "controller pci" and pci_devices.sits_on_pci(root)
 
 
-def where(device: bytes) -> str:
-    """How a message names the place that a device was given."""
-    at = pci_devices.address_of(parse(device).getroot())
-    assert at is not None
-    return f"vPHB {int(at.get('bus', ''), 16)} slot {int(at.get('slot', ''), 16)}"
+def read_request(device: bytes, domain_xmls: Sequence[bytes], config: Config) -> AttachRequest:
+    """Read a device XML and the domain XMLs that the device goes into.
 
+    Args:
+        device: The device XML.
+        domain_xmls: The domain XML of the running guest, that of its next start, or both.
+        config: The host's settings.
 
-def unread_networks(device: bytes, definitions: Sequence[bytes], config: Config) -> frozenset[str]:
-    """The networks of a device and of a guest's definitions whose files may not be read. Raises InputError."""
-    tree = parse(device)
-    found = (_combined(tree.getroot(), definition) for definition in definitions)
-    known = [pipeline.analyze(_bytes(one), config).topology.unread_networks for one in found if one is not None]
-    return frozenset().union(*known)
+    Returns:
+        The request; it has no views if the device has an address or does not sit on PCI, or if a
+        domain XML is not to be laid out.
 
-
-def place(device: bytes, definitions: Sequence[bytes], config: Config, networks: frozenset[str] = frozenset()) -> bytes:
-    """Give a device an address.
-
-    device: its XML; definitions: of the guest, all that it is going to be in; settings: the host's; networks: those
-    that are known to hand out host devices, beside what the host's files tell. Returns the very
-    bytes where there is nothing to do: it has an address, does not sit on PCI, the guest is none to lay out. Raises
-    NoRoomError when the guest has no vPHB for it, InputError for what libvirt would not take either, and another
-    PaprHookError when the guest runs with a layout that never had room for it.
+    Raises:
+        InputError: An XML is not one that libvirt accepts.
     """
-    tree = parse(device)
-    views = _views(tree, definitions, config, networks)
-    if not views or len(views) < len(definitions):
-        return device
-    shared = views[0].device.companions is not None
-    write_address(tree.getroot(), _address(views, config), shared)
-    return serialise(tree, device)
+    element = parse(device).getroot()
+    views = [_read_view(element, domain_xml, config) for domain_xml in domain_xmls]
+    found = tuple(view for view in views if view is not None)
+    return AttachRequest(device, found if len(found) == len(views) else (), config)
 
 
-def missing(device: bytes, definitions: Sequence[bytes], config: Config) -> str | None:
-    """What of a host device's endpoint would not be passed through, once it is attached.
-
-    device: its XML, without an address; definitions, settings: as place() has them. Returns a line for a person; None
-    where the endpoint is whole, or the device is none of a host's. An endpoint comes one device at a time, whatever
-    incomplete_pe says of a definition: so that is no reason to refuse the attach. Raises InputError.
-    """
-    parts = [view.missing for view in _views(parse(device), definitions, config, frozenset())]
-    return next((f"{part.device.name} {part}" for part in parts if part is not None), None)
-
-
-def _views(
-    device: etree._ElementTree, definitions: Sequence[bytes], config: Config, networks: frozenset[str]
-) -> list[View]:
-    views = (_view(device.getroot(), definition, config, networks) for definition in definitions)
-    return [view for view in views if view is not None]
-
-
-def _combined(device: etree._Element, definition: bytes) -> etree._ElementTree | None:
-    """A definition with the device as its last; None where it has no devices."""
-    tree = parse(definition)
+def _read_view(device: etree._Element, domain_xml: bytes, config: Config) -> AttachView | None:
+    """Return the guest of a domain XML with the device in it, or None if the device needs no address there."""
+    tree = parse(domain_xml)
     holder = tree.getroot().find("devices")
     if holder is None:
         return None
     added = copy.deepcopy(device)
     added.tail = None
     holder.append(added)
-    return tree
-
-
-def _view(device: etree._Element, definition: bytes, config: Config, networks: frozenset[str]) -> View | None:
-    """The device in a definition; None where it needs no place there."""
-    tree = _combined(device, definition)
-    if tree is None:
-        return None
-    analysis = pipeline.analyze(_bytes(tree), config, hostdev_networks=networks)
+    analysis = pipeline.analyze(etree.tostring(tree), config)
     holder = analysis.domain.tree.getroot().find("devices")
     if analysis.guest is None or holder is None:
         return None
@@ -174,72 +128,14 @@ def _view(device: etree._Element, definition: bytes, config: Config, networks: f
     position = next((n for n, element in enumerate(analysis.domain.elements) if element is new), None)
     if position is None or analysis.guest.devices[position].address is not None:
         return None
-    groups = group_devices(analysis.guest, analysis.topology)
-    group = next(group for group in groups if position in group.members)
-    parts = endpoints.missing_members(analysis.guest, analysis.topology) if group.iommu_group is not None else ()
-    return View(
+    return AttachView(
         guest=analysis.guest,
         position=position,
-        group=group,
-        groups=groups,
+        topology=analysis.topology,
         running=tree.getroot().get("id") is not None,
-        complies=check.complies(pipeline.analyze(definition, config, hostdev_networks=networks).violations()),
-        missing=next((part for part in parts if part.iommu_group == group.iommu_group), None),
     )
 
 
-def _bytes(tree: etree._ElementTree) -> bytes:
-    data = etree.tostring(tree)
-    assert isinstance(data, bytes)
-    return data
-
-
-def _address(views: Sequence[View], config: Config) -> PciAddress:
-    """The address that the device gets in all definitions."""
-    device = views[0].device
-    partners = {partner for view in views for partner in view.partners}
-    buses = {partner.bus for partner in partners}
-    if len(buses) == 1 and all(view.alone_on(bus) for bus in buses for view in views):
-        return _beside(views, partners)
-    empty = frozenset.intersection(*(view.empty for view in views))
-    if empty and not buses:
-        return PciAddress(bus=min(empty, key=vphb_0_last), slot=1)
-    if not all(view.complies for view in views):
-        raise PaprHookError(f"{device} has no place of its own in a guest that was not laid out before it was started")
-    if buses:
-        raise NoRoomError(f"the devices that {device} belongs to have no vPHB to themselves; {_CURE}")
-    return _shared(views, config)
-
-
-_CURE = "the guest's next start gives it new ones"
-
-
-def _beside(views: Sequence[View], partners: set[PciAddress]) -> PciAddress:
-    """The address on the vPHB of the others: the set's own slot, or a slot of its own on an endpoint's vPHB."""
-    device = views[0].device
-    partner = min(partners)
-    if views[0].group.endpoint:
-        return PciAddress(bus=partner.bus, slot=_free_slot(views, partner.bus))
-    if any(known.function == device.function for known in partners):
-        raise NoRoomError(f"{device}: function {device.function} of its slot is taken")
-    return PciAddress(bus=partner.bus, slot=partner.slot, function=device.function)
-
-
-def _free_slot(views: Sequence[View], bus: int) -> int:
-    taken = {slot for view in views for slot in view.taken_slots(bus)}
-    slot = next((slot for slot in range(1, MAX_SLOT + 1) if slot not in taken), None)
-    if slot is None:
-        raise NoRoomError(f"vPHB {bus} has no free slot")
-    return slot
-
-
-def _shared(views: Sequence[View], config: Config) -> PciAddress:
-    """A place next to other emulated devices, if the host's policy is to share."""
-    device = views[0].device
-    if config.attach_without_spare == "share" and not views[0].group.endpoint:
-        crowds = {bus: [view.crowd(bus) for view in views] for bus in range(MAX_PHBS)}
-        sizes = {bus: max(n for n in found if n is not None) for bus, found in crowds.items() if None not in found}
-        if sizes:
-            bus = min(sizes, key=lambda bus: (sizes[bus], vphb_0_last(bus)))
-            return PciAddress(bus=bus, slot=_free_slot(views, bus))
-    raise NoRoomError(f"no empty vPHB is left for {device}; {_CURE}, and detaching a device frees its own")
+def _with_networks(view: AttachView, hostdev_networks: frozenset[str]) -> AttachView:
+    topology = view.topology
+    return replace(view, topology=replace(topology, hostdev_networks=topology.hostdev_networks | hostdev_networks))

@@ -1,23 +1,15 @@
-"""What papr-hook gateway does, and papr-hook attach, for hosts without a gateway."""
+"""What papr-hook gateway does."""
 
 from __future__ import annotations
 
 import os
 import syslog
-import time
 from pathlib import Path
 from typing import NoReturn
-from uuid import UUID
 
-from .. import hotplug
 from ..config import Config, load_config
 from ..errors import ConfError
-from ..virt.connection import Connection
 from . import server
-from .rewrite import definitions_of
-from .session import ATTACH_LOCK_TIMEOUT
-
-POLL_SECONDS = 0.02
 
 
 def gateway(listen: Path | None, upstream: Path | None, conf: Path | None) -> NoReturn:
@@ -53,27 +45,3 @@ def _run_directory(conf: Path | None) -> Path:
     except ConfError as error:
         server.say(syslog.LOG_ERR, f"{error}; until that is mended, everything goes to libvirt as it is")
         return Config().libvirt_run_dir
-
-
-def attach_device(
-    connection: Connection, guest: str, device: bytes, flags: int, config: Config
-) -> tuple[str, str | None]:
-    """Attach a device to a guest, on a vPHB of its own.
-
-    connection: to its host; guest: its name or UUID; device: its XML; flags: libvirt's, for what the device is
-    attached to. Returns where it was put, as a person reads it, "" where it needs no place; and what
-    of its endpoint is missing now, None where nothing is. Raises PaprHookError.
-    """
-    placed, missing = device, None
-    locks, uuid = server.open_locks(config.libvirt_run_dir), UUID(connection.uuid(guest)).bytes
-    if hotplug.may_need_place(device):
-        deadline = time.monotonic() + ATTACH_LOCK_TIMEOUT
-        while not locks.acquire(uuid) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-        definitions = [connection.xml(guest, flag) for flag in definitions_of(flags)]
-        placed = hotplug.place(device, definitions, config)
-        missing = hotplug.missing(device, definitions, config)
-    if placed == device:
-        locks.release(uuid)  # a gateway on the way may want it
-    connection.attach(guest, placed, flags)
-    return "" if placed == device else hotplug.where(placed), missing

@@ -16,6 +16,8 @@ from .. import hotplug, pipeline
 from ..config import Config
 from ..errors import PaprHookError
 from ..host.networks import is_hostdev_network
+from ..layout.attach import NoSpareError
+from ..virt.flags import AffectFlag, XmlFlag, affected_xmls
 from .protocol import (
     PROGRAM,
     VERSION,
@@ -29,10 +31,8 @@ from .protocol import (
     uint,
 )
 
-XML_SECURE, XML_INACTIVE = 1, 2
 START_FORCE_BOOT = 8
-AFFECT_LIVE, AFFECT_CONFIG = 1, 2
-"""Flags of libvirt's include/libvirt/libvirt-domain.h."""
+"""VIR_DOMAIN_START_FORCE_BOOT of libvirt's include/libvirt/libvirt-domain.h."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _about(guest: str) -> Iterator[None]:
     """Have an error say which guest it is about."""
     try:
         yield
-    except hotplug.NoRoomError as error:
+    except NoSpareError as error:
         raise RefusalError(f"papr-hook: guest '{guest}': {error}") from None
     except (PaprHookError, ProtocolError, TimeoutError) as error:
         raise PaprHookError(f"guest '{guest}': {error}") from error
@@ -165,7 +165,9 @@ def _start(payload: bytes, guest: DomainRef, flags: int, load_config: Callable[[
             saved = yield Call(Procedure.DOMAIN_HAS_MANAGED_SAVE_IMAGE, guest.raw + uint(0))
             if Reader(saved).uint():
                 return payload
-        data = Reader((yield Call(Procedure.DOMAIN_GET_XML_DESC, guest.raw + uint(XML_SECURE | XML_INACTIVE)))).string()
+        data = Reader(
+            (yield Call(Procedure.DOMAIN_GET_XML_DESC, guest.raw + uint(XmlFlag.SECURE | XmlFlag.INACTIVE)))
+        ).string()
     laid_out = yield from _laid_out(data, load_config(), log)
     if laid_out != data:
         with _about(guest.name):
@@ -177,7 +179,7 @@ def _start(payload: bytes, guest: DomainRef, flags: int, load_config: Callable[[
 def _attach_plain(payload: bytes, load_config: Callable[[], Config], log: Log) -> Rewrite:
     """An attach without flags, which goes to the running guest."""
     reader = Reader(payload)
-    return _attach(payload, reader, AFFECT_LIVE, load_config, log)
+    return _attach(payload, reader, AffectFlag.LIVE, load_config, log)
 
 
 def _attach_with_flags(payload: bytes, load_config: Callable[[], Config], log: Log) -> Rewrite:
@@ -192,27 +194,19 @@ def _attach(payload: bytes, reader: Reader, flags: int, load_config: Callable[[]
     start = reader.at
     device = reader.string()
     with _about(guest.name):
-        if not hotplug.may_need_place(device):
+        if not hotplug.may_need_address(device):
             return payload
-        wanted = [Call(Procedure.DOMAIN_GET_XML_DESC, guest.raw + uint(flag)) for flag in definitions_of(flags)]
+        wanted = [Call(Procedure.DOMAIN_GET_XML_DESC, guest.raw + uint(flag)) for flag in affected_xmls(flags)]
         yield wanted[0]  # whom libvirt does not let read the guest is not to keep others from it
         yield LockRequest(guest)
-        definitions = []
+        domain_xmls = []
         for question in wanted:
-            definitions.append(Reader((yield question)).string())
-        networks = yield from _hostdev_networks(hotplug.unread_networks(device, definitions, load_config()))
-        placed = hotplug.place(device, definitions, load_config(), networks)
-        missing = hotplug.missing(device, definitions, load_config()) if placed != device else None
-    if missing is not None:
-        log(syslog.LOG_WARNING, f"guest '{guest.name}': {missing}; attach those, too")
-    return payload[:start] + string(placed) + payload[reader.at :]
-
-
-def definitions_of(flags: int) -> list[int]:
-    """How to read the definitions that an attach goes into; without a flag that is the one in force."""
-    if flags & AFFECT_CONFIG:
-        return [0, XML_INACTIVE] if flags & AFFECT_LIVE else [XML_INACTIVE]
-    return [0]
+            domain_xmls.append(Reader((yield question)).string())
+        request = hotplug.read_request(device, domain_xmls, load_config())
+        placement = request.place((yield from _hostdev_networks(request.unread_networks)))
+    if placement.missing is not None:
+        log(syslog.LOG_WARNING, f"guest '{guest.name}': {placement.missing.message}; attach these as well")
+    return payload[:start] + string(placement.device) + payload[reader.at :]
 
 
 def describe_call(packet: Packet) -> str:

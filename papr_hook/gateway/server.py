@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import errno
-import fcntl
 import gc
 import os
 import select
@@ -27,6 +26,7 @@ from typing import NoReturn
 
 from ..config import Config
 from ..journal import log
+from ..virt.locks import open_attach_locks
 from . import protocol
 from .protocol import PacketWithFds
 from .session import Session
@@ -53,46 +53,6 @@ RETRY_MS = 20
 
 class UnservableError(Exception):
     """A client whose identity cannot be taken on, or for whom there is no libvirt."""
-
-
-class ByteLocks:
-    """Reservations of guests, as locks on bytes of one file: the kernel drops them with the process that had them."""
-
-    def __init__(self, file: int | None) -> None:
-        self._file = file
-        self._taken: set[bytes] = set()
-
-    def acquire(self, uuid: bytes) -> bool:
-        """LockRequest a guest for one attach; without a file, among those of this client only."""
-        if uuid in self._taken:
-            return False
-        try:
-            self._lock(uuid, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
-        self._taken.add(uuid)
-        return True
-
-    def release(self, uuid: bytes) -> None:
-        """Give a guest back."""
-        if uuid in self._taken:
-            self._taken.discard(uuid)
-            self._lock(uuid, fcntl.LOCK_UN)
-
-    def _lock(self, uuid: bytes, how: int) -> None:
-        if self._file is not None:
-            fcntl.lockf(self._file, how, 1, int.from_bytes(uuid[:8], "big") >> 2)
-
-
-def open_locks(run: Path) -> ByteLocks:
-    """The host's reservations. run: libvirt's run directory. Where they cannot be opened, there are none."""
-    file = run / "papr-hook" / "attach.lock"
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return ByteLocks(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        say(syslog.LOG_WARNING, f"{file}: {error.strerror}; attaches at once may clash")
-        return ByteLocks(None)
 
 
 def say(priority: int, text: str) -> None:
@@ -191,7 +151,7 @@ def _fork(
 
 def _serve_client(client: socket.socket, upstream: Path, run: Path, load_config: Callable[[], Config]) -> None:
     signal.signal(signal.SIGALRM, _too_long)
-    locks = open_locks(run)
+    locks = open_attach_locks(run)
     assume_identity(client)
     daemon = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

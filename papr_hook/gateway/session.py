@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..config import Config
 from ..errors import PaprHookError
+from ..virt.locks import ATTACH_LOCK_TIMEOUT, AttachLock, AttachLocks
 from . import protocol
 from .protocol import DomainRef, Packet, PacketWithFds, Procedure, Status, Type
 from .rewrite import Call, LockRequest, Log, RefusalError, Rewrite, UpstreamError, describe_call, start_rewrite
@@ -28,29 +28,16 @@ MAX_PENDING_CALLS = 5
 """Calls of one client that are being rewritten, before no more is read from it: as many as libvirt itself serves at
 once (max_client_requests in its libvirtd.conf)."""
 
-ATTACH_LOCK_TIMEOUT = 30.0
-"""Seconds that an attach waits for another one to the same guest; libvirt gives up on a guest's job after as many
-(VIR_JOB_WAIT_TIME in its src/conf/virdomainjob.c)."""
-
-
-class Reservations(Protocol):
-    """Who may attach to which guest, over all clients."""
-
-    def acquire(self, uuid: bytes) -> bool:
-        """Reserve a guest. Returns whether nobody else has it."""
-
-    def release(self, uuid: bytes) -> None:
-        """Give a guest back; one that is not reserved too."""
-
 
 @dataclass
 class PendingCall:
-    """A call that is being rewritten. rewrite: its rewriting; guest: what it wants to reserve, or has reserved."""
+    """A call that is being rewritten. rewrite: its rewriting; guest: the one whose lock it needs."""
 
     item: PacketWithFds
     rewrite: Rewrite
     guest: DomainRef | None = None
     since: float = 0.0
+    lock: AttachLock | None = None
 
 
 class Session:
@@ -64,7 +51,7 @@ class Session:
         self,
         load_config: Callable[[], Config],
         log: Log,
-        reservations: Reservations,
+        locks: AttachLocks,
         clock: Callable[[], float] = time.monotonic,
         limit: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
@@ -73,12 +60,12 @@ class Session:
         self.opened = False
         self._load_config = load_config
         self._log = log
-        self._reservations = reservations
+        self._locks = locks
         self._clock = clock
         self._limit = limit
         self._asked: dict[int, PendingCall] = {}
         self._queued: list[PendingCall] = []
-        self._reserved: dict[int, bytes] = {}
+        self._reserved: dict[int, AttachLock] = {}
         self._serial = FIRST_SERIAL
 
     @property
@@ -112,7 +99,7 @@ class Session:
             self.to_client.append(item)
             return
         if packet.serial in self._reserved:
-            self._reservations.release(self._reserved.pop(packet.serial))
+            self._reserved.pop(packet.serial).release()
         held = self._asked.pop(packet.serial, None)
         if held is None:
             self.to_client.append(item)
@@ -162,20 +149,20 @@ class Session:
 
     def _reserve(self, held: PendingCall) -> None:
         assert held.guest is not None
-        if self._reservations.acquire(held.guest.uuid):
+        held.lock = self._locks.acquire(held.guest.uuid)
+        if held.lock is not None:
             self._go_on(held, None)
         elif self._clock() - held.since > ATTACH_LOCK_TIMEOUT:
             # Should both take the same vPHB, libvirt refuses the second its address.
             text = f"guest '{held.guest.name}': another attach to it does not end, and is not waited for"
             self._log(syslog.LOG_WARNING, text)
-            held.guest = None
             self._go_on(held, None)
         else:
             self._queued.append(held)
 
     def _release(self, held: PendingCall) -> None:
-        if held.guest is not None:
-            self._reservations.release(held.guest.uuid)
+        if held.lock is not None:
+            held.lock.release()
 
     def _forward(self, held: PendingCall, payload: bytes) -> None:
         """Send a call on; in the very bytes where nothing changed."""
@@ -187,8 +174,8 @@ class Session:
                 self._release(held)
                 self._give_up(item, error)
                 return
-        if held.guest is not None:
-            self._reserved[item.packet.serial] = held.guest.uuid
+        if held.lock is not None:
+            self._reserved[item.packet.serial] = held.lock
         self.to_daemon.append(item)
 
     def _give_up(self, item: PacketWithFds, error: Exception) -> None:

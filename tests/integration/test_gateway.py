@@ -482,8 +482,8 @@ def test_keepalive_while_an_attach_waits(gateway: Gateway, image: Image, root: P
     uuid = bytes.fromhex("6a2b0e5c9a8f4f0a8b4f0123456789ab")
     holder = (
         f"import sys; sys.path.insert(0, {str(PROJECT)!r})\nfrom pathlib import Path\n"
-        "from papr_hook.gateway.server import open_locks\nlocks = open_locks(Path('/run/libvirt'))\n"
-        f"print(locks.acquire({uuid!r}), flush=True)\nsys.stdin.read()"
+        "from papr_hook.virt.locks import open_attach_locks\nlocks = open_attach_locks(Path('/run/libvirt'))\n"
+        f"print(locks.acquire({uuid!r}) is not None, flush=True)\nsys.stdin.read()"
     )
     other = subprocess.Popen(
         gateway.host.argv([PYTHON, "-c", holder]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -1,0 +1,46 @@
+"""Domain XML and device XML for tests of attaches."""
+
+from __future__ import annotations
+
+QUIET = "<controller type='usb' index='0' model='none'/><memballoon model='none'/>"
+"""Keeps libvirt from adding devices."""
+
+
+def at(bus: int, slot: int = 1, function: int = 0, more: str = "") -> str:
+    """Return a PCI address."""
+    return f"<address type='pci' domain='0' bus='{bus:#x}' slot='{slot:#x}' function='{function:#x}'{more}/>"
+
+
+def nic(number: int, address: str = "") -> str:
+    """Return an emulated NIC."""
+    mac = f"52:54:00:00:00:{number:02x}"
+    return f"<interface type='user'><mac address='{mac}'/><model type='virtio'/>{address}</interface>"
+
+
+def disk(name: str, address: str = "") -> str:
+    """Return a virtio disk."""
+    return (
+        f"<disk type='file' device='disk'><source file='/{name}'/><target dev='{name}' bus='virtio'/>{address}</disk>"
+    )
+
+
+def hostdev(source: str, address: str = "") -> str:
+    """Return a PCI host device."""
+    domain, bus, rest = source.split(":")
+    slot, function = rest.split(".")
+    return (
+        "<hostdev mode='subsystem' type='pci' managed='yes'><source><address "
+        f"domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/></source>{address}</hostdev>"
+    )
+
+
+def domain_xml(devices: str = "", phbs: int = 5, running: bool = True, extra: str = "") -> bytes:
+    """Return the domain XML of a guest with some vPHBs; that of a running guest has an id."""
+    roots = "".join(
+        f"<controller type='pci' index='{n}' model='pci-root'><target index='{n}'/></controller>" for n in range(phbs)
+    )
+    return (
+        f"<domain type='qemu'{' id=' + repr('7') if running else ''}><name>g</name><memory>1</memory>"
+        f"<os><type arch='ppc64' machine='pseries'>hvm</type></os>{extra}"
+        f"<devices>{roots}{devices}{QUIET}</devices></domain>"
+    ).encode()

@@ -15,8 +15,8 @@ from . import pipeline
 from .config import AttachWithoutSpare, Config
 from .diagnostics import Diagnostic
 from .domainxml import pci_devices
+from .domainxml.edit import write_address
 from .domainxml.text import parse, serialise
-from .domainxml.values import write_address
 from .layout.attach import AttachView, assign_address
 from .model import PciAddress
 
@@ -87,7 +87,7 @@ def may_need_address(device: bytes) -> bool:
         InputError: The device XML is not one that libvirt accepts.
     """
     root = parse(device).getroot()
-    return pci_devices.kind_of(root) != "controller pci" and pci_devices.sits_on_pci(root)
+    return pci_devices.device_kind(root) != "controller pci" and pci_devices.sits_on_pci(root)
 
 
 def read_request(device: bytes, domain_xmls: Sequence[bytes], config: Config) -> AttachRequest:
@@ -122,7 +122,7 @@ def _read_view(device: etree._Element, domain_xml: bytes, config: Config) -> Att
     holder.append(added)
     analysis = pipeline.analyze(etree.tostring(tree), config)
     holder = analysis.domain.tree.getroot().find("devices")
-    if analysis.guest is None or holder is None:
+    if analysis.guest is None or analysis.domain.guest is None or holder is None:
         return None
     new = holder[-1]
     position = next((n for n, element in enumerate(analysis.domain.elements) if element is new), None)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .diagnostics import Diagnostic
+from .ranges import Ranges
 
 MAX_PHBS = 31
 """PHBs of a pseries guest, target index 0-30: SPAPR_MAX_PHBS in QEMU's include/hw/pci-host/spapr.h.
@@ -103,8 +104,8 @@ class Cell:
     """
 
     id: int
-    nodes: frozenset[int] = frozenset()
-    cpus: frozenset[int] = frozenset()
+    nodes: Ranges = Ranges()
+    cpus: Ranges = Ranges()
 
 
 @dataclass(frozen=True)

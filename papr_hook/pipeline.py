@@ -41,7 +41,7 @@ class Analysis:
     host_arch: see domainxml.read.
     """
 
-    domain: domainxml.Domain
+    domain: domainxml.PseriesDomain | domainxml.OtherDomain
     config: Config
     topology: HostTopology
     spares: int
@@ -74,8 +74,8 @@ class Analysis:
         if self.guest is None:
             return Result(self.domain.data, None, False)
         whole = self._completed()
-        assert whole.guest is not None
-        made = compute.layout(whole.guest, self.spares, whole.topology)
+        assert whole.domain.guest is not None
+        made = compute.layout(whole.domain.guest, self.spares, whole.topology)
         data = domainxml.write(whole.domain, made)
         return Result(data, made, data != self.domain.data, (*made.diagnostics, *_diagnostics(whole, made)))
 
@@ -87,7 +87,7 @@ class Analysis:
             text = f"{parts[0]}; pass those through too, or set incomplete_pe = add"
             raise LayoutError(error(Name.INCOMPLETE_ENDPOINT, text, parts[0].device.name, parts[0].device.line))
         beside = [(part.position, source) for part in parts for source in reversed(endpoints.can_be_added(part))]
-        if not beside or self.config.incomplete_pe != "add":
+        if not beside or self.config.incomplete_pe != "add" or self.domain.guest is None:
             return self
         found = domainxml.read(domainxml.with_hostdevs(self.domain, beside), self.host_arch)
         assert found.guest is not None

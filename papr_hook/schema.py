@@ -14,7 +14,7 @@ from lxml import etree
 
 from .diagnostics import Diagnostic, Name, error
 from .domainxml.text import parse
-from .domainxml.values import line_of
+from .domainxml.values import source_line
 from .errors import InputError, PaprHookError
 
 SCHEMA = Path(__file__).with_name("contract.xsd")
@@ -39,7 +39,7 @@ def violations(data: bytes) -> tuple[Diagnostic, ...]:
     """
     root = parse(data).getroot()
     if root.tag != "domain":
-        raise InputError(f"<{root.tag}> is not a domain definition", line_of(root))
+        raise InputError(f"<{root.tag}> is not a domain definition", source_line(root))
     _strip_hints(root)
     found = (_diagnostic(failure.validator, failure.obj) for failure in _schema().iter_errors(root))
     return tuple(sorted(found, key=lambda diagnostic: diagnostic.line or 0))
@@ -80,7 +80,7 @@ def _diagnostic(validator: Any, element: etree._Element) -> Diagnostic:
     """Return the finding of an assertion that failed on an element."""
     name = name_of(validator.elem.get("id"))
     device = f"{element.getroottree().getpath(element)}:"
-    return error(name, _sentence(validator.elem), device, line_of(element))
+    return error(name, _sentence(validator.elem), device, source_line(element))
 
 
 def _sentence(assertion: Any) -> str:

@@ -2,132 +2,184 @@
 
 From libvirt's qemuDomainDefAddDefaultDevices (src/qemu/qemu_postparse.c), which adds the USB
 controller and the memory balloon, and virDomainDefAddImplicitDevices (src/conf/domain_conf.c),
-which adds the video and the controllers that disks, channels and consoles need.
+which adds the video device and the controllers that disks, channels and consoles need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lxml import etree
 
 from ..errors import InputError
-from . import pci_devices, scsi
-from .drives import disk_number, drive_controller
-from .values import decimal, line_of
+from . import disks, scsi
+from .values import read_decimal, source_line
 
 SATA_PORTS = 6
 VIRTIO_SERIAL_PORTS = 31
-MOST_PORTS = 1024
-MOST_CONTROLLERS = 1024
+MAX_PORTS = 1024
+MAX_CONTROLLERS = 1024
 """Bounds of our own: libvirt 9.0 crashes on some numbers that are much larger."""
 
 
 @dataclass(frozen=True)
-class Added:
-    """An element that libvirt would add: its tag and attributes, and how a message names it."""
+class ImplicitDevice:
+    """A device that libvirt would add.
+
+    Attributes:
+        tag: The tag of its element.
+        name: What a message calls it.
+        attributes: The attributes of its element.
+    """
 
     tag: str
     name: str
     attributes: Mapping[str, str] = field(default_factory=dict)
 
-    def element(self) -> etree._Element:
-        """The element, without a place of its own yet."""
+    def make_element(self) -> etree._Element:
+        """Return a new element for it, without an address."""
         return etree.Element(self.tag, dict(self.attributes))
 
 
-def added_devices(elements: Iterable[etree._Element], indexes: Mapping[etree._Element, int]) -> Iterator[Added]:
-    """What libvirt adds to the devices of a pseries guest that sits on PCI.
+def implicit_devices(
+    elements: Iterable[etree._Element], indexes: Mapping[etree._Element, int]
+) -> Iterator[ImplicitDevice]:
+    """Yield what libvirt adds to a pseries guest that sits on PCI.
 
-    elements: the children of <devices>; indexes: the index of each controller, as libvirt counts
-    those that do not say theirs.
+    Args:
+        elements: The devices of the guest.
+        indexes: The index of each controller.
+
+    Raises:
+        InputError: A device needs more controllers than are allowed.
     """
     by_tag: dict[str, list[etree._Element]] = {}
     for element in elements:
         by_tag.setdefault(str(element.tag), []).append(element)
+    yield from _implicit_controllers(by_tag, indexes)
+    if by_tag.get("graphics") and not by_tag.get("video"):
+        yield ImplicitDevice("video", "<video> (added by libvirt)")
+    if not by_tag.get("memballoon"):
+        yield ImplicitDevice("memballoon", "<memballoon> (added by libvirt)", {"model": "virtio"})
+
+
+def _implicit_controllers(
+    by_tag: Mapping[str, list[etree._Element]], indexes: Mapping[etree._Element, int]
+) -> Iterator[ImplicitDevice]:
     controllers: dict[str, dict[int, etree._Element]] = {}
     for controller in by_tag.get("controller", []):
-        there = controllers.setdefault(controller.get("type", ""), {})
-        there.setdefault(indexes[controller], controller)
-    disks = by_tag.get("disk", [])
+        controllers.setdefault(controller.get("type", ""), {}).setdefault(indexes[controller], controller)
+    drives = by_tag.get("disk", [])
     if 0 not in controllers.get("usb", {}):
         yield _controller("usb", 0)
-    for index in sorted(_sata(disks) - set(controllers.get("sata", {}))):
-        yield _controller("sata", index)
-    for index, model in scsi.added(by_tag.get("hostdev", []), disks, controllers.get("scsi", {})):
+    for kind, named in _NAMED_CONTROLLER.items():
+        for index in range(_controller_count(drives, kind, named)):
+            if index not in controllers.get(kind, {}):
+                yield _controller(kind, index)
+    for index, model in scsi.added_controllers(by_tag.get("hostdev", []), drives, controllers.get("scsi", {})):
         if model is not None:
             yield _controller("scsi", index, model)
-    for index in _virtio_serial(by_tag, controllers.get("virtio-serial", {})):
+    for index in _virtio_serial_controllers(by_tag, controllers.get("virtio-serial", {})):
         yield _controller("virtio-serial", index)
-    if by_tag.get("graphics") and not by_tag.get("video"):
-        yield Added("video", "<video>, which libvirt adds")
-    if not by_tag.get("memballoon"):
-        yield Added("memballoon", "<memballoon>, which libvirt adds", {"model": "virtio"})
 
 
-def _controller(kind: str, index: int, model: str | None = None) -> Added:
+def _controller(kind: str, index: int, model: str | None = None) -> ImplicitDevice:
     attributes = {"type": kind, "index": str(index)}
     if model is not None:
         attributes["model"] = model
-    return Added("controller", f"<controller> {kind} {index}, which libvirt adds", attributes)
+    return ImplicitDevice("controller", f"<controller> {kind} {index} (added by libvirt)", attributes)
 
 
-def _sata(disks: Iterable[etree._Element]) -> set[int]:
-    """The SATA controllers that disks need: all up to the highest."""
-    needed = set()
-    for disk in disks:
-        if pci_devices.disk_bus(disk) != "sata":
-            continue
-        controller = drive_controller(disk)
-        target = disk.find("target")
-        by_name = disk_number(target.get("dev", "")) if target is not None else None
-        if controller is None and by_name is not None:
-            controller = by_name // SATA_PORTS
-        if controller is not None and controller > MOST_CONTROLLERS:
-            raise InputError(f"<disk>: needs {controller} SATA controllers", line_of(disk))
-        if controller is not None:
-            needed.add(controller)
-    return set(range(max(needed, default=-1) + 1))
+def _sata_controller(name: str) -> int | None:
+    number = disks.disk_number(name)
+    return number // SATA_PORTS if number is not None else None
 
 
-def _virtio_serial(by_tag: Mapping[str, list[etree._Element]], present: Mapping[int, etree._Element]) -> Iterator[int]:
-    """The virtio-serial controllers that channels and consoles need.
+_NAMED_CONTROLLER = {"sata": _sata_controller, "nvme": disks.nvme_controller}
+"""For each bus whose controllers sit on PCI: the controller of a disk, by its target's name."""
 
-    From virDomainDefMaybeAddVirtioSerialController and virDomainVirtioSerialAddrNext in
-    libvirt's src/conf: a channel gets the first free port but 0, which is for consoles, and
-    those take up none.
+
+def _controller_count(drives: Iterable[etree._Element], bus: str, named: Callable[[str], int | None]) -> int:
+    """Return how many controllers the disks of a bus need: all up to the highest.
+
+    Args:
+        drives: The <disk> elements.
+        bus: The bus.
+        named: Returns the controller of a disk by its target's name.
     """
-    channels = [e for e in by_tag.get("channel", []) if _target_type(e) == "virtio"]
-    consoles = [e for e in by_tag.get("console", []) if _target_type(e) == "virtio"]
-    addresses = [_serial_address(element) for element in channels]
-    free = {index: _ports(controller) for index, controller in present.items()}
-    for index, _ in [*map(_serial_address, consoles), *addresses]:
-        free.setdefault(index or 0, set(range(1, VIRTIO_SERIAL_PORTS)))
-    for index, port in addresses:
-        if index is not None and port:
-            free[index].discard(port)
-    for index, port in addresses:
-        if not port:
-            _plug(free, index)
-    yield from sorted(set(free) - set(present))
+    count = 0
+    for disk in drives:
+        if disks.disk_bus(disk) != bus:
+            continue
+        controller = _drive_controller(disk, named)
+        if controller is not None and controller > MAX_CONTROLLERS:
+            raise InputError(f"<disk>: needs {controller} {bus.upper()} controllers", source_line(disk))
+        count = max(count, (-1 if controller is None else controller) + 1)
+    return count
 
 
-def _ports(controller: etree._Element) -> set[int]:
-    """The ports that a channel may have on a controller."""
-    ports = decimal(controller, "ports")
-    return set(range(1, min(VIRTIO_SERIAL_PORTS if ports is None else ports, MOST_PORTS)))
+def _drive_controller(disk: etree._Element, named: Callable[[str], int | None]) -> int | None:
+    """Return the controller of a disk by its address, else by its target's name."""
+    given = disks.drive_controller(disk)
+    target = disk.find("target")
+    return named(target.get("dev", "")) if given is None and target is not None else given
 
 
-def _plug(free: dict[int, set[int]], wanted: int | None) -> None:
-    """Give a channel the first free port, on a new controller where there is none."""
-    for index in sorted(free) if wanted is None else [wanted]:
-        if free[index]:
-            free[index].remove(min(free[index]))
-            return
-    if wanted is None:
-        new = next(index for index in range(len(free) + 1) if index not in free)
-        free[new] = set(range(2, VIRTIO_SERIAL_PORTS))
+def _virtio_serial_controllers(
+    by_tag: Mapping[str, list[etree._Element]], present: Mapping[int, etree._Element]
+) -> list[int]:
+    """Return the virtio-serial controllers to add for channels and consoles.
+
+    A channel takes the first free port but 0, which is for consoles; those take up no port. From
+    virDomainDefMaybeAddVirtioSerialController and virDomainVirtioSerialAddrNext in libvirt's
+    src/conf.
+
+    Args:
+        by_tag: The devices of the guest.
+        present: The controllers of the domain XML, by index.
+    """
+    channels = [_serial_address(e) for e in by_tag.get("channel", []) if _target_type(e) == "virtio"]
+    consoles = [_serial_address(e) for e in by_tag.get("console", []) if _target_type(e) == "virtio"]
+    sizes = {index: _port_count(controller) for index, controller in present.items()}
+    for index, _ in [*consoles, *channels]:
+        sizes.setdefault(index or 0, VIRTIO_SERIAL_PORTS)
+    taken: dict[int, set[int]] = {}
+    for index, port in channels:
+        if index is not None and port and port < sizes[index]:
+            taken.setdefault(index, set()).add(port)
+    free = {index: max(size - 1, 0) - len(taken.get(index, ())) for index, size in sizes.items()}
+    _plug(free, [index for index, port in channels if not port])
+    return sorted(set(free) - set(present))
+
+
+def _port_count(controller: etree._Element) -> int:
+    ports = read_decimal(controller, "ports")
+    return min(VIRTIO_SERIAL_PORTS if ports is None else ports, MAX_PORTS)
+
+
+def _plug(free: dict[int, int], wanted: Iterable[int | None]) -> None:
+    """Take a free port for each channel, on a new controller where there is none.
+
+    Args:
+        free: The number of free ports of each controller.
+        wanted: The controller that each channel names, or None.
+    """
+    lowest = 0
+    roomy = sorted(free)
+    for index in wanted:
+        if index is not None:
+            free[index] = max(free[index] - 1, 0)
+            continue
+        while roomy and not free[roomy[0]]:
+            heapq.heappop(roomy)
+        if not roomy:
+            while lowest in free:
+                lowest += 1
+            free[lowest] = VIRTIO_SERIAL_PORTS - 1
+            heapq.heappush(roomy, lowest)
+        free[roomy[0]] -= 1
 
 
 def _target_type(element: etree._Element) -> str | None:
@@ -136,7 +188,8 @@ def _target_type(element: etree._Element) -> str | None:
 
 
 def _serial_address(element: etree._Element) -> tuple[int | None, int | None]:
+    """Return controller and port of a channel's or console's own address, None if it has none."""
     address = element.find("address")
     if address is None or address.get("type") != "virtio-serial":
         return None, None
-    return decimal(address, "controller") or 0, decimal(address, "port") or 0
+    return read_decimal(address, "controller") or 0, read_decimal(address, "port") or 0

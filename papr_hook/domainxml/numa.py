@@ -1,14 +1,17 @@
-"""A definition's NUMA cells, what they are bound to on the host, and how much memory there is."""
+"""The guest's NUMA cells and their host bindings, and the size of its memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
 from ..errors import InputError
 from ..model import Cell, Memory
-from .values import decimal, line_of
+from ..ranges import Ranges
+from .values import parse_decimal, parse_digits, read_decimal, shorten, source_line
 
 _UNITS = {
     "b": 1, "bytes": 1, "kb": 1000, "k": 1024, "kib": 1024, "mb": 1000**2, "m": 1024**2, "mib": 1024**2,
@@ -16,59 +19,125 @@ _UNITS = {
 }  # fmt: skip
 """Bytes of a unit, in lower case (virScaleInteger in libvirt's src/util/virutil.c)."""
 
-MOST = 65536
+MAX_NUMBER = 65535
+"""Largest processor or node number that is read."""
+
+_PART = re.compile(r"(\^?)([0-9]+)(?:-([0-9]+))?")
 
 
-def cells_of(root: etree._Element) -> tuple[Cell, ...]:
-    """The NUMA cells of a guest. root: its <domain>. Raises InputError for a set of numbers that is none."""
-    memory = {decimal(bound, "cellid"): numbers(bound, "nodeset") for bound in root.iterfind("numatune/memnode")}
-    pinned = {decimal(pin, "vcpu"): numbers(pin, "cpuset") for pin in root.iterfind("cputune/vcpupin")}
-    cells = []
-    for position, cell in enumerate(root.iterfind("cpu/numa/cell")):
-        given = decimal(cell, "id")
-        identity = position if given is None else given
-        vcpus = numbers(cell, "cpus")
-        pins = [pinned.get(vcpu, frozenset()) for vcpu in vcpus]
-        cpus = frozenset().union(*pins) if pins and all(pins) else frozenset()
-        cells.append(Cell(identity, memory.get(identity, frozenset()), cpus))
-    return tuple(cells)
+def read_cells(root: etree._Element) -> tuple[Cell, ...]:
+    """Return the NUMA cells of a guest.
+
+    Args:
+        root: The <domain> element.
+
+    Raises:
+        InputError: A cpuset or nodeset cannot be parsed.
+    """
+    memory = {
+        read_decimal(bound, "cellid"): read_ranges(bound, "nodeset") for bound in root.iterfind("numatune/memnode")
+    }
+    cells = [
+        (position if identity is None else identity, read_ranges(cell, "cpus"))
+        for position, cell in enumerate(root.iterfind("cpu/numa/cell"))
+        for identity in [read_decimal(cell, "id")]
+    ]
+    pinned = _pinned_cpus(root, [vcpus for _, vcpus in cells])
+    return tuple(Cell(identity, memory.get(identity, Ranges()), cpus) for (identity, _), cpus in zip(cells, pinned))
 
 
-def memory_of(root: etree._Element) -> Memory:
-    """How much memory a guest has, in KiB. root: its <domain>."""
+def _pinned_cpus(root: etree._Element, cells: list[Ranges]) -> Iterator[Ranges]:
+    """Yield the host processors of each cell; none unless all of its vCPUs are pinned.
+
+    Args:
+        root: The <domain> element.
+        cells: The vCPUs of each cell. libvirt refuses cells that overlap.
+    """
+    spans = sorted((first, last, cell) for cell, vcpus in enumerate(cells) for first, last in vcpus.spans)
+    pins = {read_decimal(pin, "vcpu"): read_ranges(pin, "cpuset") for pin in root.iterfind("cputune/vcpupin")}
+    cpus: list[list[tuple[int, int]]] = [[] for _ in cells]
+    count = [0] * len(cells)
+    for vcpu, pin in pins.items():
+        position = bisect_right(spans, (vcpu, MAX_NUMBER + 1, 0)) - 1 if vcpu is not None and pin else -1
+        if position >= 0 and vcpu is not None and vcpu <= spans[position][1]:
+            cell = spans[position][2]
+            count[cell] += 1
+            cpus[cell].extend(pin.spans)
+    for cell, vcpus in enumerate(cells):
+        yield Ranges.of(cpus[cell]) if count[cell] == len(vcpus) else Ranges()
+
+
+def read_memory(root: etree._Element) -> Memory:
+    """Return how much memory a guest has, in KiB.
+
+    Args:
+        root: The <domain> element.
+    """
     current = _kib(root.find("memory")) or 0
     return Memory(current, _kib(root.find("maxMemory")) or current, _kib(root.find("memtune/hard_limit")))
 
 
-def numbers(element: etree._Element, name: str) -> frozenset[int]:
-    """A set of numbers as libvirt writes them, e.g. 0-3,^2,8 (virBitmapParse in src/util/virbitmap.c).
+def read_ranges(element: etree._Element, name: str) -> Ranges:
+    """Return a set of numbers, e.g. 0-3,^2,8 (virBitmapParse in libvirt's src/util/virbitmap.c).
 
-    element, name: the attribute; without it the set is empty. Raises InputError.
+    Args:
+        element: The element.
+        name: The attribute; the set is empty if it is absent.
+
+    Raises:
+        InputError: The attribute is not such a set.
     """
-    found: set[int] = set()
-    for part in filter(None, element.get(name, "").replace(" ", "").split(",")):
-        low, _, high = part.lstrip("^").partition("-")
-        last = high or low
-        if not (low.isascii() and low.isdigit() and last.isascii() and last.isdigit() and int(last) < MOST):
-            raise InputError(f"<{element.tag}>: {name}='{element.get(name)}' is not a set of numbers", line_of(element))
-        span = set(range(int(low), int(last) + 1))
-        found = found - span if part.startswith("^") else found | span
-    return frozenset(found)
+    text = element.get(name, "")
+    parts = [_parse_part(part) for part in text.replace(" ", "").split(",") if part]
+    spans = [part for part in parts if part is not None]
+    if len(spans) < len(parts):
+        raise InputError(
+            f"<{element.tag}>: {name}='{shorten(text)}' is not a set of numbers up to {MAX_NUMBER}",
+            source_line(element),
+        )
+    if not any(excluded for excluded, _, _ in spans):
+        return Ranges.of((first, last) for _, first, last in spans)
+    return _without_excluded(spans)
+
+
+def _parse_part(text: str) -> tuple[bool, int, int] | None:
+    """Return whether a part of a set excludes numbers, and which it is about, or None if malformed."""
+    match = _PART.fullmatch(text)
+    if match is None:
+        return None
+    first = parse_digits(match.group(2))
+    last = parse_digits(match.group(3)) if match.group(3) is not None else first
+    if first is None or last is None or max(first, last) > MAX_NUMBER:
+        return None
+    return bool(match.group(1)), first, last
+
+
+def _without_excluded(parts: Iterable[tuple[bool, int, int]]) -> Ranges:
+    """Return the set after including and excluding, part by part."""
+    marks = bytearray(MAX_NUMBER + 1)
+    for excluded, first, last in parts:
+        size = max(last - first + 1, 0)
+        marks[first : first + size] = bytes(size) if excluded else b"\1" * size
+    return Ranges(tuple((match.start(), match.end() - 1) for match in re.finditer(b"\1+", marks)))
 
 
 def _kib(element: etree._Element | None) -> int | None:
-    """An amount of memory in KiB; None where there is none that can be read."""
+    """Return an amount of memory in KiB, rounded up, or None if absent or unreadable."""
     if element is None:
         return None
-    text = (element.text or "").strip()
+    amount = parse_decimal((element.text or "").strip())
     factor = _UNITS.get(element.get("unit", "KiB").lower())
-    if factor is None or not (text.isascii() and text.isdigit()):
+    if factor is None or amount is None:
         return None
-    return -(-int(text) * factor // 1024)
+    return (amount * factor + 1023) // 1024
 
 
-def uses_vfio(elements: Iterator[etree._Element]) -> bool:
-    """Whether libvirt locks all of a guest's memory (qemuDomainNeedsVFIO, virDomainDefHasVDPANet)."""
+def needs_vfio(elements: Iterable[etree._Element]) -> bool:
+    """Return whether libvirt locks all of a guest's memory (qemuDomainNeedsVFIO, virDomainDefHasVDPANet).
+
+    Args:
+        elements: The devices of the guest.
+    """
     return any(
         (element.tag == "hostdev" and element.get("type") in ("pci", "mdev"))
         or (element.tag == "interface" and element.get("type") in ("hostdev", "vdpa"))

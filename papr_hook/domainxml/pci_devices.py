@@ -1,4 +1,4 @@
-"""Which elements of a definition sit on PCI in a pseries guest.
+"""Which elements of domain XML sit on PCI in a pseries guest.
 
 The models are those of libvirt's domain schema (src/conf/schemas/domaincommon.rng) and of
 qemuDomainDeviceCalculatePCIConnectFlags in its src/qemu/qemu_domain_address.c.
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from lxml import etree
 
 from ..errors import InputError
-from .values import line_of
+from .disks import disk_bus
+from .values import shorten, source_line
 
 VIRTIO = frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"})
-COMPANIONS = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
-"""The functions of the USB 2 controllers that share a slot."""
+USB2_FUNCTIONS = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
+"""The function of each of the USB 2 controllers that share a slot (ICH9)."""
 
 Reader = Callable[[etree._Element], "str | None"]
 
@@ -25,8 +26,11 @@ Reader = Callable[[etree._Element], "str | None"]
 class Rule:
     """When elements of one kind sit on PCI.
 
-    read: gets the model, None where the element names none; on, off: the models that do and do
-    not, on=None for all that are not off; absent: what holds without a model.
+    Attributes:
+        read: Returns the model of an element, or None if it names none.
+        on: The models that sit on PCI, or None for all that are not in `off`.
+        off: The models that do not.
+        absent: Whether an element without a model sits on PCI.
     """
 
     read: Reader
@@ -36,33 +40,22 @@ class Rule:
 
 
 def attribute(name: str) -> Reader:
-    """A reader of an attribute of the element."""
+    """Return a reader of an attribute of the element."""
     return lambda element: element.get(name)
 
 
-def child(tag: str, name: str) -> Reader:
-    """A reader of an attribute of a child element."""
+def child(path: str, name: str) -> Reader:
+    """Return a reader of an attribute of an element below it."""
 
     def read(element: etree._Element) -> str | None:
-        found = element.find(tag)
+        found = element.find(path)
         return found.get(name) if found is not None else None
 
     return read
 
 
-def disk_bus(disk: etree._Element) -> str | None:
-    """The bus of a disk; without one its target's name tells, as in libvirt."""
-    target = disk.find("target")
-    if target is None:
-        return None
-    name = target.get("dev", "")
-    prefixes = {"vd": "virtio", "sd": "scsi", "hd": "ide", "xvd": "xen", "ubd": "uml"}
-    implied = next((bus for start, bus in prefixes.items() if name.startswith(start)), None)
-    return target.get("bus") or implied
-
-
 def input_bus(element: etree._Element) -> str | None:
-    """The bus of an input device; libvirt puts a passed-through one on virtio."""
+    """Return the bus of an input device; libvirt puts a passed-through one on virtio."""
     implied = "virtio" if element.get("type") == "passthrough" else None
     return element.get("bus") or implied
 
@@ -80,11 +73,11 @@ NEVER = Rule(_none, None, absent=False)
 _MODEL = attribute("model")
 
 RULES = {
-    "disk": Rule(disk_bus, _models("virtio"), _models("ide fdc scsi xen usb uml sata sd none"), False),
+    "disk": Rule(disk_bus, _models("virtio"), _models("ide fdc scsi xen usb uml sata sd none nvme"), False),
     "interface": Rule(child("model", "type"), None, _models("usb-net spapr-vlan")),
     "controller usb": Rule(
         _MODEL,
-        _models("piix3-uhci piix4-uhci ehci vt82c686b-uhci pci-ohci nec-xhci qemu-xhci") | frozenset(COMPANIONS),
+        _models("piix3-uhci piix4-uhci ehci vt82c686b-uhci pci-ohci nec-xhci qemu-xhci") | frozenset(USB2_FUNCTIONS),
         _models("none qusb1 qusb2"),
     ),
     "controller scsi": Rule(
@@ -148,46 +141,49 @@ KEEPS_PCI_ADDRESS = frozenset(
         "tpm",
     }
 )
-"""Kinds whose models that are not on PCI still take up the PCI address that a person gave them,
-as libvirt 9.0 was seen to do."""
+"""Kinds whose models that are not on PCI still take up the PCI address that they were given,
+as observed with libvirt 9.0."""
 
 
-def kind_of(element: etree._Element) -> str:
-    """The kind of a device element: its tag, and its type where kinds of one tag differ."""
+def device_kind(element: etree._Element) -> str:
+    """Return the kind of a device: its tag, with its type if kinds of one tag differ."""
     tag = str(element.tag)
     if tag in ("controller", "hostdev"):
         return f"{tag} {element.get('type', '')}"
     return tag
 
 
-def address_of(element: etree._Element) -> etree._Element | None:
-    """The element that says where a device sits in the guest."""
+def address_element(element: etree._Element) -> etree._Element | None:
+    """Return the element with a device's address in the guest, or None if it has none."""
     return element.find("address")
 
 
 def sits_on_pci(element: etree._Element) -> bool:
-    """Whether a device sits on PCI.
+    """Return whether a device sits on PCI.
 
-    element: a child of <devices> that is not a PCI controller. Raises InputError when neither
-    its model nor its address tells.
+    Args:
+        element: A child of <devices> that is not a PCI controller.
+
+    Raises:
+        InputError: Neither its model nor its address tells.
     """
-    kind = kind_of(element)
+    kind = device_kind(element)
     if kind == "interface" and _is_usb_source(element):
         return False
-    address = address_of(element)
-    type_of_address = address.get("type") if address is not None else None
-    if type_of_address not in (None, "pci"):
+    address = address_element(element)
+    address_type = address.get("type") if address is not None else None
+    if address_type not in (None, "pci"):
         return False
     if kind.startswith("hostdev") and element.get("mode", "subsystem") != "subsystem":
         return False
     rule = RULES.get(kind)
-    addressed = type_of_address == "pci"
+    addressed = address_type == "pci"
     if addressed and (rule is None or kind in KEEPS_PCI_ADDRESS):
         return True
-    return rule is not None and _by_model(element, rule, addressed)
+    return rule is not None and _model_sits_on_pci(element, rule, addressed)
 
 
-def _by_model(element: etree._Element, rule: Rule, addressed: bool) -> bool:
+def _model_sits_on_pci(element: etree._Element, rule: Rule, addressed: bool) -> bool:
     model = rule.read(element)
     if model is None:
         return rule.absent
@@ -196,11 +192,12 @@ def _by_model(element: etree._Element, rule: Rule, addressed: bool) -> bool:
     if rule.on is None or model in rule.on or addressed:
         return True
     raise InputError(
-        f"<{element.tag}>: unknown model '{model}', so whether it sits on PCI cannot be told; give it an <address>",
-        line_of(element),
+        f"<{element.tag}>: unknown model '{shorten(model)}': cannot tell whether it is a PCI device; "
+        "give it an <address>",
+        source_line(element),
     )
 
 
 def _is_usb_source(interface: etree._Element) -> bool:
     source = interface.find("source/address")
-    return interface.get("type") == "hostdev" and source is not None and (source.get("type") == "usb")
+    return interface.get("type") == "hostdev" and source is not None and source.get("type") == "usb"

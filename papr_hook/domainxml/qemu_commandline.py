@@ -1,9 +1,9 @@
-"""What the qemu:commandline of a definition puts on PCI behind libvirt's back.
+"""What the qemu:commandline of domain XML puts on PCI without libvirt's knowledge.
 
 Measured with libvirt 9.0 and QEMU 7.2: libvirt calls the bus of the pci-root with index N
-pci.N.0, and that of index 0 pci.0. A device of QEMU's old syntax that names no bus goes to PHB 0;
-one in JSON goes to the PHB with the highest index. libvirt's own devices come after the former
-and before the latter.
+pci.N.0, and that of index 0 pci.0. A device in QEMU's old syntax that names no bus goes to PHB 0,
+and one in JSON goes to the PHB with the highest index. QEMU creates libvirt's own devices after
+the former and before the latter.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from .values import parse_digits
+
 QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 
 # Drivers whose device sits on a bus of another kind, by the start of their names.
@@ -23,91 +25,106 @@ _ELSEWHERE = re.compile(
     r"|smartcard|nvme-ns|nvdimm|pc-dimm|power\d|host-|loader|tpm-|guest-loader"
 )
 _BUS = re.compile(r"(?:.*/)?(.*?)(?:\.0)?")
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|\d+")
+_NUMBER = re.compile(r"0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
 class Commandline:
     """What a commandline takes.
 
-    buses: the indexes of pci-roots that something is on; last: something is on the one with the
-    highest index, whichever that is; targets: target indexes of host bridges that are added.
+    Attributes:
+        buses: Indexes of pci-roots that a device is on.
+        uses_last_bus: A device is on the pci-root with the highest index, whichever that is.
+        targets: Target indexes of host bridges that it adds.
     """
 
     buses: frozenset[int] = frozenset()
-    last: bool = False
+    uses_last_bus: bool = False
     targets: frozenset[int] = frozenset()
 
 
-def read(root: etree._Element, aliases: Mapping[str, int]) -> Commandline:
-    """What the commandline of a definition takes.
+def read_commandline(root: etree._Element, aliases: Mapping[str, int]) -> Commandline:
+    """Return what the commandline of domain XML takes.
 
-    root: the <domain>; aliases: the index of each pci-root that a person gave a name.
+    Args:
+        root: The <domain> element.
+        aliases: The index of each pci-root with a user-defined alias.
     """
-    devices = [properties for option, properties in _options(root) if option == "-device"]
-    bridges = [d for d in devices if d.get("driver") == "spapr-pci-host-bridge"]
-    others = [d for d in devices if d not in bridges]
-    buses = {index for d in others for index in _index(d.get("bus", ""), aliases)}
-    buses |= {index for bus in _moved_buses(root) for index in _index(bus, aliases)}
+    options = list(_options(root))
+    devices = [properties for option, properties in options if option == "-device"]
+    bridges = [d for d in devices if d["driver"] == "spapr-pci-host-bridge"]
+    others = [d for d in devices if d["driver"] != "spapr-pci-host-bridge"]
+    buses = {index for d in others for index in _bus_index(d.get("bus", ""), aliases)}
+    buses |= {index for bus in _overridden_buses(root) for index in _bus_index(bus, aliases)}
     homeless = [d for d in others if "bus" not in d and not _ELSEWHERE.match(d["driver"])]
-    if any("json" not in d for d in homeless) or _has_old_options(root):
+    if any("json" not in d for d in homeless) or any(_is_old_option(*option) for option in options):
         buses.add(0)
-    targets = (bridge.get("index", "") for bridge in bridges)
+    targets = (_parse_index(bridge.get("index", "")) for bridge in bridges)
     return Commandline(
         frozenset(buses),
         any("json" in d for d in homeless),
-        frozenset(int(target, 0) for target in targets if _NUMBER.fullmatch(target)),
+        frozenset(target for target in targets if target is not None),
     )
 
 
-def _index(bus: str, aliases: Mapping[str, int]) -> Iterator[int]:
-    """The index of the PCI controller that a bus name of QEMU's belongs to.
+def _parse_index(text: str) -> int | None:
+    """Return a number as QEMU parses it, or None if it would refuse it."""
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    hexadecimal, octal, decimal = match.groups()
+    return parse_digits(hexadecimal or octal or decimal, 16 if hexadecimal else 8 if octal else 10)
 
-    pci.3 without the .0 is no vPHB's name to QEMU, but a person who wrote it meant that one.
+
+def _bus_index(bus: str, aliases: Mapping[str, int]) -> Iterator[int]:
+    """Yield the index of the PCI controller that a QEMU bus name belongs to, if any.
+
+    QEMU has no bus pci.3, but users who write it mean pci.3.0.
     """
     match = _BUS.fullmatch(bus)
     name = match.group(1) if match is not None else ""
     name = "pci.0" if name == "pci" else name
-    number = re.fullmatch(r"pci\.(\d+)", name)
+    number = re.fullmatch(r"pci\.([0-9]+)", name)
     if name in aliases:
         yield aliases[name]
     elif number is not None:
-        yield int(number.group(1))
+        index = parse_digits(number.group(1))
+        if index is not None:
+            yield index
 
 
 def _options(root: etree._Element) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each option of the commandline, with its value's properties."""
+    """Yield each option of the commandline, with the properties of its value."""
     arguments = [argument.get("value", "") for argument in root.iterfind(f"{QEMU}commandline/{QEMU}arg")]
     for option, value in zip(arguments, [*arguments[1:], ""]):
         if option.startswith("-"):
             yield re.sub("^--", "-", option), _properties(value)
 
 
-def _has_old_options(root: etree._Element) -> bool:
-    """Whether an option other than -device puts something on PHB 0."""
-    return any(
+def _is_old_option(option: str, properties: Mapping[str, str]) -> bool:
+    """Return whether an option other than -device puts something on PHB 0."""
+    return (
         option in ("-nic", "-usb")
-        or (option == "-net" and value.get("driver") == "nic")
-        or (option == "-drive" and value.get("if") == "virtio")
-        for option, value in _options(root)
+        or (option == "-net" and properties["driver"] == "nic")
+        or (option == "-drive" and properties.get("if") == "virtio")
     )
 
 
-def _moved_buses(root: etree._Element) -> Iterator[str]:
-    """The buses that qemu:override moves devices to."""
+def _overridden_buses(root: etree._Element) -> Iterator[str]:
+    """Yield the buses that qemu:override moves devices to."""
     for found in root.iterfind(f"{QEMU}override//{QEMU}property"):
         if found.get("name") == "bus":
             yield found.get("value", "")
 
 
 def _properties(text: str) -> dict[str, str]:
-    """The properties of a device; its driver as 'driver', and 'json' where it is in JSON."""
+    """Return the properties of a device: its driver as 'driver', and 'json' if it is in JSON."""
     if text.lstrip().startswith("{"):
         try:
-            found = json.loads(text)
-        except ValueError:
+            found = json.loads(text, parse_int=str)
+        except (ValueError, RecursionError):
             return {"driver": ""}
-        named = {str(key): str(value) for key, value in found.items()}
+        named = {str(key): value if isinstance(value, str) else "" for key, value in found.items()}
         return {"driver": "", **named, "json": "yes"}
     first, *others = text.split(",")
     pairs = (other.partition("=") for other in others)

@@ -1,17 +1,21 @@
-"""A definition's bytes to a Domain: the XML tree, and the guest that it describes."""
+"""Domain XML, as bytes, to a PseriesDomain: the XML tree, and the guest that it describes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Union
 
 from lxml import etree
 
 from ..errors import InputError
 from ..model import MAX_PHBS, Bridge, Device, Guest, PciAddress, Phb
-from . import controllers, implicit, numa, pci_devices, qemu_commandline, scsi, text
-from .values import decimal, line_of, number
+from . import controllers, numa, scsi, text
+from .implicit import ImplicitDevice, implicit_devices
+from .pci_devices import USB2_FUNCTIONS, address_element, device_kind, sits_on_pci
+from .qemu_commandline import read_commandline
+from .values import parse_decimal, read_decimal, read_number, shorten, source_line
 
 PAPR = "{urn:papr-hook:domain:1}"
 BRIDGE_MODELS = frozenset(
@@ -30,63 +34,133 @@ BRIDGE_MODELS = frozenset(
 
 
 @dataclass(frozen=True)
-class Domain:
-    """A definition.
+class OtherDomain:
+    """Domain XML, or another document, that is not about a pseries guest.
 
-    data: its bytes. tree: their XML, which nothing changes. guest: what it describes; None when
-    it is not a pseries guest. elements: the element of each of the guest's devices, or what
-    libvirt would add. controllers: the PCI controllers with their indexes.
+    Attributes:
+        data: Its bytes.
+        tree: Its XML.
+        guest: None; it tells this class from PseriesDomain.
     """
 
     data: bytes
     tree: etree._ElementTree
-    guest: Guest | None = None
-    elements: tuple[etree._Element | implicit.Added, ...] = ()
+    guest: None = None
+
+
+@dataclass(frozen=True)
+class PseriesDomain:
+    """The domain XML of a pseries guest.
+
+    Attributes:
+        data: Its bytes.
+        tree: Its XML, which is never changed.
+        guest: The guest that it describes.
+        elements: For each of the guest's devices, its element, or what libvirt would add.
+        controllers: The PCI controllers and their indexes.
+    """
+
+    data: bytes
+    tree: etree._ElementTree
+    guest: Guest
+    elements: tuple[etree._Element | ImplicitDevice, ...] = ()
     controllers: tuple[tuple[etree._Element, int], ...] = ()
 
 
-def read(data: bytes, host_arch: str | None = None) -> Domain:
-    """Read a definition.
+Domain = Union[PseriesDomain, OtherDomain]
 
-    data: the document; host_arch: the machine architecture of the host, which is the guest's
-    where its definition is silent (default: this one's). Raises InputError for what libvirt
-    would not take either.
+
+def read(data: bytes, host_arch: str | None = None) -> PseriesDomain | OtherDomain:
+    """Parse domain XML.
+
+    Args:
+        data: The document.
+        host_arch: The architecture of a guest whose XML names none (default: this host's).
+
+    Raises:
+        InputError: libvirt would not accept the document either.
     """
     tree = text.parse(data)
     root = tree.getroot()
     if not is_pseries(root, host_arch or os.uname().machine):
-        return Domain(data, tree)
+        return OtherDomain(data, tree)
     elements = list(_device_elements(root))
-    indexes = controllers.indexes_of(elements, scsi.added_while_parsing(elements))
-    pci = [e for e in elements if pci_devices.kind_of(e) == "controller pci"]
-    placed = [e for e in elements if e not in pci and pci_devices.sits_on_pci(e)]
-    added = tuple(implicit.added_devices(elements, indexes))
-    guest_devices = tuple(_device(e, indexes) for e in placed)
-    _refuse_clashes(guest_devices)
+    indexes = controllers.assign_indexes(elements, scsi.added_while_parsing(elements))
+    pci = [e for e in elements if device_kind(e) == "controller pci"]
+    placed = [e for e in elements if device_kind(e) != "controller pci" and sits_on_pci(e)]
+    added = tuple(implicit_devices(elements, indexes))
+    return PseriesDomain(
+        data,
+        tree,
+        _read_guest(root, elements, pci, _read_devices(elements, placed, indexes, added), indexes),
+        (*placed, *added),
+        tuple((e, indexes[e]) for e in pci),
+    )
+
+
+def _read_guest(
+    root: etree._Element,
+    elements: list[etree._Element],
+    pci: list[etree._Element],
+    devices: tuple[Device, ...],
+    indexes: Mapping[etree._Element, int],
+) -> Guest:
+    """Return the guest.
+
+    Args:
+        root: The <domain> element.
+        elements: All devices of the domain XML.
+        pci: The PCI controllers.
+        devices: What sits on PCI.
+        indexes: The index of each controller.
+    """
     mode, spares = _override(root)
-    taken = qemu_commandline.read(root, {_alias(e): indexes[e] for e in pci if _alias(e)})
-    guest = Guest(
+    taken = read_commandline(root, {_alias(e): indexes[e] for e in pci if _alias(e)})
+    return Guest(
         name=root.findtext("name", "").strip() or "(no name)",
         phbs=tuple(_phb(e, indexes[e]) for e in pci if _model(e) == "pci-root"),
         bridges=tuple(_bridge(e, indexes[e]) for e in pci if _model(e) != "pci-root"),
-        devices=guest_devices + tuple(Device(name=extra.name) for extra in added),
+        devices=devices,
         occupied=frozenset(bus for bus in taken.buses if bus < MAX_PHBS),
-        last_occupied=taken.last,
+        last_occupied=taken.uses_last_bus,
         taken_targets=taken.targets,
         mode=mode,
         spares=spares,
-        cells=numa.cells_of(root),
-        memory=numa.memory_of(root),
-        vfio=numa.uses_vfio(iter(elements)),
+        cells=numa.read_cells(root),
+        memory=numa.read_memory(root),
+        vfio=numa.needs_vfio(elements),
         unassigned=frozenset(_unassigned(elements)),
     )
-    return Domain(data, tree, guest, (*placed, *added), tuple((e, indexes[e]) for e in pci))
+
+
+def _read_devices(
+    elements: list[etree._Element],
+    placed: list[etree._Element],
+    indexes: Mapping[etree._Element, int],
+    added: tuple[ImplicitDevice, ...],
+) -> tuple[Device, ...]:
+    ordinals = _ordinals(elements)
+    devices = tuple(_device(e, indexes, ordinals[e]) for e in placed)
+    _refuse_clashes(devices)
+    return devices + tuple(Device(name=extra.name) for extra in added)
+
+
+def _ordinals(elements: list[etree._Element]) -> dict[etree._Element, int]:
+    """Return, for each element, which of those with its tag it is, counted from 1."""
+    counts: dict[str, int] = {}
+    ordinals = {}
+    for element in elements:
+        tag = str(element.tag)
+        ordinals[element] = counts[tag] = counts.get(tag, 0) + 1
+    return ordinals
 
 
 def is_pseries(root: etree._Element, host_arch: str) -> bool:
-    """Whether a document is the definition of a QEMU or KVM pseries guest.
+    """Return whether a document is the domain XML of a QEMU or KVM pseries guest.
 
-    root: its top element; host_arch: what counts where it names no architecture.
+    Args:
+        root: The top element.
+        host_arch: The architecture if the XML names none.
     """
     kind = root.find("os/type")
     if root.tag != "domain" or root.get("type") not in ("qemu", "kvm") or kind is None:
@@ -106,9 +180,9 @@ def _device_elements(root: etree._Element) -> Iterator[etree._Element]:
 def _model(controller: etree._Element) -> str:
     model = controller.get("model")
     if model is None:
-        raise InputError("<controller type='pci'> has no model", line_of(controller))
+        raise InputError("<controller type='pci'> has no model", source_line(controller))
     if model != "pci-root" and model not in BRIDGE_MODELS:
-        raise InputError(f"unknown PCI controller model '{model}'", line_of(controller))
+        raise InputError(f"unknown PCI controller model '{shorten(model)}'", source_line(controller))
     return model
 
 
@@ -120,99 +194,112 @@ def _alias(element: etree._Element) -> str:
 def _phb(element: etree._Element, index: int) -> Phb:
     target = element.find("target")
     node = element.findtext("target/node") or None
-    if node is not None and not (node.isascii() and node.isdigit()):
-        raise InputError(f"<node>{node}</node> is not a NUMA cell", line_of(element))
+    cell = parse_decimal(node) if node is not None else None
+    if node is not None and cell is None:
+        raise InputError(f"<node>{shorten(node)}</node> is not a NUMA cell", source_line(element))
     written = target if target is not None and target.get("index") is not None else None
     return Phb(
         index=index,
-        target=number(written, "index", 0, controllers.HIGHEST) if written is not None else None,
-        node=int(node) if node is not None else None,
-        line=line_of(element),
+        target=read_number(written, "index", 0, controllers.MAX_INDEX) if written is not None else None,
+        node=cell,
+        line=source_line(element),
     )
 
 
 def _bridge(element: etree._Element, index: int) -> Bridge:
-    return Bridge(index, _model(element), line_of(element), _address(element))
+    return Bridge(index, _model(element), source_line(element), _address(element))
 
 
-def _device(element: etree._Element, indexes: Mapping[etree._Element, int]) -> Device:
-    passthrough = pci_devices.kind_of(element) in ("hostdev pci", "hostdev mdev")
-    passthrough |= element.tag == "interface" and element.get("type") == "hostdev"
-    mediated = pci_devices.kind_of(element) == "hostdev mdev"
+def _device(element: etree._Element, indexes: Mapping[etree._Element, int], ordinal: int) -> Device:
+    kind = device_kind(element)
+    passthrough = kind in ("hostdev pci", "hostdev mdev") or (
+        element.tag == "interface" and element.get("type") == "hostdev"
+    )
+    mediated = kind == "hostdev mdev"
     source = element.find("source")
     model = element.get("model", "")
-    is_usb2 = pci_devices.kind_of(element) == "controller usb" and model in pci_devices.COMPANIONS
+    is_usb2 = kind == "controller usb" and model in USB2_FUNCTIONS
     network = source.get("network") if source is not None else None
     return Device(
-        name=_name(element, indexes),
-        line=line_of(element),
+        name=_name(element, indexes, ordinal),
+        line=source_line(element),
         address=_address(element),
         passthrough=passthrough,
         source=_source(element) if passthrough and not mediated else None,
         mediated=mediated,
         network=network if element.tag == "interface" else None,
         companions=f"usb {indexes[element]}" if is_usb2 else None,
-        function=pci_devices.COMPANIONS.get(model, 0) if is_usb2 else 0,
+        function=USB2_FUNCTIONS[model] if is_usb2 else 0,
     )
 
 
-def _name(element: etree._Element, indexes: Mapping[etree._Element, int]) -> str:
-    """How a message names a device: what a person would look for in the definition."""
-    target, mac = element.find("target"), element.find("mac")
-    detail = ""
+def _name(element: etree._Element, indexes: Mapping[etree._Element, int], ordinal: int) -> str:
+    """Return what a message calls a device: its tag, and what identifies it in the domain XML."""
     if element.tag == "controller":
-        detail = f"{element.get('type')} {indexes[element]}"
-    elif element.tag == "hostdev" and element.find("source/address") is not None:
-        source = _source(element) if element.get("type") == "pci" else None
-        detail = str(source) if source is not None else ""
-    elif element.tag == "interface" and mac is not None:
-        detail = mac.get("address", "")
-    elif element.tag in ("disk", "filesystem") and target is not None:
-        detail = target.get("dev") or target.get("dir") or ""
-    elif element.tag == "video":
-        model = element.find("model")
-        detail = model.get("type", "") if model is not None else ""
-    detail = detail or _alias(element) or element.get("model") or _ordinal(element)
-    return f"<{element.tag}> {detail}"
+        return f"<controller> {element.get('type')} {indexes[element]}"
+    read_detail = _DETAILS.get(str(element.tag))
+    detail = read_detail(element) if read_detail is not None else None
+    return f"<{element.tag}> {shorten(detail or _alias(element) or element.get('model') or f'#{ordinal}')}"
 
 
-def _ordinal(element: etree._Element) -> str:
-    """Which of the elements of its kind one is, counted as a person would, from 1."""
-    return f"#{1 + sum(1 for _ in element.itersiblings(str(element.tag), preceding=True))}"
+def _attribute(path: str, *names: str) -> Callable[[etree._Element], str | None]:
+    """Return a reader of the first of some attributes of an element below a device."""
+
+    def read(element: etree._Element) -> str | None:
+        found = element.find(path)
+        values = (found.get(name) for name in names) if found is not None else ()
+        return next((value for value in values if value), None)
+
+    return read
+
+
+def _host_address(hostdev: etree._Element) -> str | None:
+    source = _source(hostdev) if hostdev.get("type") == "pci" else None
+    return str(source) if source is not None else None
+
+
+_DETAILS = {
+    "disk": _attribute("target", "dev", "dir"),
+    "filesystem": _attribute("target", "dev", "dir"),
+    "hostdev": _host_address,
+    "interface": _attribute("mac", "address"),
+    "video": _attribute("model", "type"),
+}
+"""By tag: what identifies a device in a message."""
 
 
 def _address(element: etree._Element) -> PciAddress | None:
-    """The PCI address of a device; None where libvirt would choose one.
+    """Return the PCI address of a device, or None if libvirt would choose one.
 
-    libvirt takes an address whose domain, bus and slot are all 0 as no address
+    libvirt treats an address whose domain, bus and slot are all 0 as absent
     (virPCIDeviceAddressIsEmpty in its src/util/virpci.c).
     """
-    at = pci_devices.address_of(element)
+    at = address_element(element)
     if at is None or at.get("type") != "pci":
         return None
-    domain = number(at, "domain", 0, 0xFFFFFFFF)
-    bus = number(at, "bus", 0, 0xFF)
-    slot = number(at, "slot", 0, 0x1F)
+    domain = read_number(at, "domain", 0, 0xFFFFFFFF)
+    bus = read_number(at, "bus", 0, 0xFF)
+    slot = read_number(at, "slot", 0, 0x1F)
     if domain == bus == slot == 0:
         return None
-    return PciAddress(domain, bus, slot, number(at, "function", 0, 7))
+    return PciAddress(domain, bus, slot, read_number(at, "function", 0, 7))
 
 
 def _source(element: etree._Element) -> PciAddress | None:
-    """The host device that is passed through."""
+    """Return the host device that is passed through, or None if not named."""
     at = element.find("source/address")
     if at is None:
         return None
     return PciAddress(
-        number(at, "domain", 0, 0xFFFFFFFF),
-        number(at, "bus", 0, 0xFF),
-        number(at, "slot", 0, 0x1F),
-        number(at, "function", 0, 7),
+        read_number(at, "domain", 0, 0xFFFFFFFF),
+        read_number(at, "bus", 0, 0xFF),
+        read_number(at, "slot", 0, 0x1F),
+        read_number(at, "function", 0, 7),
     )
 
 
 def _refuse_clashes(found: tuple[Device, ...]) -> None:
-    """Refuse what libvirt refuses: two devices at one address, or one host device passed through twice."""
+    """Refuse two devices at one address, or one host device passed through twice, as libvirt does."""
     for device, other in _doubles(found, lambda device: device.address):
         text = f"{device.name} is at {device.address}, and so is {other.name} (line {other.line})"
         raise InputError(text, device.line)
@@ -222,32 +309,32 @@ def _refuse_clashes(found: tuple[Device, ...]) -> None:
 
 
 def _doubles(found: tuple[Device, ...], key: Callable[[Device], Hashable | None]) -> Iterator[tuple[Device, Device]]:
-    """Each device that has the key of another before it, with that one; None is no key."""
-    there: dict[Hashable, Device] = {}
+    """Yield (device, earlier device) for each duplicate key, ignoring None."""
+    first: dict[Hashable, Device] = {}
     for device in found:
-        if key(device) is not None and there.setdefault(key(device), device) is not device:
-            yield device, there[key(device)]
+        if key(device) is not None and first.setdefault(key(device), device) is not device:
+            yield device, first[key(device)]
 
 
 def _unassigned(elements: list[etree._Element]) -> Iterator[PciAddress]:
-    """Host devices that a definition takes from the host without giving them to the guest."""
+    """Yield the host devices that are detached from the host without being given to the guest."""
     for element in elements:
-        at = pci_devices.address_of(element)
-        if pci_devices.kind_of(element) == "hostdev pci" and at is not None and at.get("type") == "unassigned":
+        at = address_element(element)
+        if device_kind(element) == "hostdev pci" and at is not None and at.get("type") == "unassigned":
             source = _source(element)
             if source is not None:
                 yield source
 
 
 def _override(root: etree._Element) -> tuple[str | None, int | None]:
-    """What the definition's own papr:layout asks for."""
+    """Return mode and spares of the guest's own papr:layout, None if absent."""
     found = root.find(f"metadata/{PAPR}layout")
     if found is None:
         return None, None
     mode = found.get("mode")
     if mode not in (None, "auto", "keep"):
-        raise InputError(f"<papr:layout>: mode='{mode}' is not auto or keep", line_of(found))
-    spares = decimal(found, "spares")
+        raise InputError(f"<papr:layout>: mode='{shorten(mode)}' is not auto or keep", source_line(found))
+    spares = read_decimal(found, "spares")
     if spares is not None and spares > 30:
-        raise InputError(f"<papr:layout>: spares='{spares}' is more than 30", line_of(found))
+        raise InputError(f"<papr:layout>: spares='{spares}' is more than 30", source_line(found))
     return mode, spares

@@ -1,8 +1,9 @@
 """The SCSI controllers that libvirt adds for SCSI host devices.
 
-Those take the model of a controller that is there, so they may sit on PCI; the ones that it adds
-for disks are ibmvscsi, which does not. From virDomainDefMaybeAddHostdevSCSIcontroller in
-libvirt's src/conf/domain_conf.c and virDomainHostdevAssignAddress in its domain_postparse.c.
+Those take the model of an existing controller, so they may sit on PCI. The controllers that
+libvirt adds for disks are ibmvscsi, which does not. From
+virDomainDefMaybeAddHostdevSCSIcontroller in libvirt's src/conf/domain_conf.c and
+virDomainHostdevAssignAddress in its domain_postparse.c.
 """
 
 from __future__ import annotations
@@ -13,51 +14,61 @@ from lxml import etree
 
 from ..errors import InputError
 from . import pci_devices
-from .drives import disk_number, drive_controller, drive_unit
-from .values import decimal, line_of
+from .disks import disk_bus, disk_number, drive_controller, drive_unit
+from .values import read_decimal, source_line
 
 UNITS = 7
-MOST = 1024
+MAX_CONTROLLERS = 1024
+"""A bound of our own: libvirt 9.0 crashes on some numbers that are much larger."""
 
 Models = dict[int, "str | None"]
-"""The SCSI controllers by index: the model of one that sits on PCI, None for another."""
+"""The SCSI controllers by index: the model if the controller sits on PCI, else None."""
 
 
 def added_while_parsing(elements: Iterable[etree._Element]) -> Iterator[tuple[str, int]]:
-    """The controllers that libvirt has added before it gives the others their indexes."""
-    there = list(elements)
+    """Yield type and index of the controllers that libvirt adds before it assigns indexes.
+
+    Args:
+        elements: The devices of a guest.
+
+    Raises:
+        InputError: A host device needs more controllers than are allowed.
+    """
+    devices = list(elements)
     present = {
         index: element
-        for element in there
+        for element in devices
         if element.tag == "controller" and element.get("type") == "scsi"
-        for index in [decimal(element, "index")]
+        for index in [read_decimal(element, "index")]
         if index is not None
     }
-    models = _models(present)
-    for index in _while_parsing(_scsi_hostdevs(there), models):
+    for index in _add_while_parsing(_scsi_hostdevs(devices), _models(present)):
         yield "scsi", index
 
 
-def added(
+def added_controllers(
     hostdevs: Iterable[etree._Element],
     disks: Iterable[etree._Element],
     present: Mapping[int, etree._Element],
 ) -> Iterator[tuple[int, str | None]]:
-    """The controllers that libvirt adds in all: their index, and their model if on PCI.
+    """Yield all controllers that libvirt adds: the index, and the model or None if not on PCI.
 
-    present: those that the definition has, by index.
+    Args:
+        hostdevs: The <hostdev> elements.
+        disks: The <disk> elements.
+        present: The SCSI controllers of the domain XML, by index.
+
+    Raises:
+        InputError: A host device needs more controllers than are allowed.
     """
-    wanted = list(_scsi_hostdevs(hostdevs))
-    indexed = {i: e for i, e in present.items() if e.get("index") is not None}
-    parsing = _models(indexed)
-    first = list(_while_parsing(wanted, parsing))
+    wanted = _scsi_hostdevs(hostdevs)
+    parsing = _models({i: e for i, e in present.items() if e.get("index") is not None})
+    first = list(_add_while_parsing(wanted, parsing))
     models = _models(present)
     for index in first:
         models.setdefault(index, parsing[index])
-    needed = _needed(_assigned(wanted, disks), models)
-    for index, model in needed:
-        models[index] = model
-    for index in sorted({*first, *(index for index, _ in needed)} - set(present)):
+    later = list(_fill(_assigned_controllers(wanted, disks), models))
+    for index in sorted({*first, *later} - set(present)):
         yield index, models[index]
 
 
@@ -71,44 +82,48 @@ def _models(present: Mapping[int, etree._Element]) -> Models:
     }
 
 
-def _while_parsing(hostdevs: list[etree._Element], models: Models) -> Iterator[int]:
-    """Add to models what libvirt adds after each host device that it has parsed."""
-    wanted: list[int] = []
+def _add_while_parsing(hostdevs: Iterable[etree._Element], models: Models) -> Iterator[int]:
+    """Add to models, and yield, the controllers that libvirt adds after each parsed host device."""
+    highest = -1
+    model = None
     for hostdev in hostdevs:
-        wanted.append(_bounded(hostdev, drive_controller(hostdev) or 0))
-        for index, model in _needed(wanted, models):
-            models[index] = model
-            yield index
+        controller = _checked(hostdev, drive_controller(hostdev) or 0)
+        if controller > highest:
+            model = models.get(controller, model)
+            for index in range(highest + 1, controller + 1):
+                if index not in models:
+                    models[index] = model
+                    yield index
+            highest = controller
 
 
-def _needed(wanted: Iterable[int], models: Models) -> list[tuple[int, str | None]]:
-    """The controllers missing up to the highest wanted one, with the model they get."""
+def _fill(wanted: Iterable[int], models: Models) -> Iterator[int]:
+    """Add to models, and yield, the controllers missing up to the highest wanted one."""
     highest = -1
     model = None
     for controller in wanted:
         if controller > highest:
             highest = controller
             model = models.get(controller, model)
-    return [(index, model) for index in range(highest + 1) if index not in models]
+    for index in range(highest + 1):
+        if index not in models:
+            models[index] = model
+            yield index
 
 
-def _assigned(hostdevs: list[etree._Element], disks: Iterable[etree._Element]) -> Iterator[int]:
-    """The controller of each host device, once libvirt has given all of them a unit."""
-    taken = {_disk_place(disk) for disk in disks if pci_devices.disk_bus(disk) == "scsi"}
-    given = [drive_controller(hostdev) for hostdev in hostdevs]
-    taken |= {
-        (controller, drive_unit(hostdev)) for hostdev, controller in zip(hostdevs, given) if controller is not None
-    }
-    for hostdev, controller in zip(hostdevs, given):
-        place = (controller or 0, 0)
-        if controller is None:
-            spots = ((number // UNITS, number % UNITS) for number in range(MOST * UNITS))
-            place = next((spot for spot in spots if spot not in taken), place)
-            taken.add(place)
-        yield _bounded(hostdev, place[0])
+def _assigned_controllers(hostdevs: Iterable[etree._Element], disks: Iterable[etree._Element]) -> Iterator[int]:
+    """Yield the controller of each host device, once libvirt has given all of them a unit."""
+    given = [(hostdev, drive_controller(hostdev)) for hostdev in hostdevs]
+    taken = {_disk_unit(disk) for disk in disks if disk_bus(disk) == "scsi"}
+    taken |= {(controller, drive_unit(hostdev)) for hostdev, controller in given if controller is not None}
+    units = (divmod(number, UNITS) for number in range(MAX_CONTROLLERS * UNITS))
+    free = (unit for unit in units if unit not in taken)
+    for hostdev, controller in given:
+        yield _checked(hostdev, next(free, (0, 0))[0] if controller is None else controller)
 
 
-def _disk_place(disk: etree._Element) -> tuple[int, int]:
+def _disk_unit(disk: etree._Element) -> tuple[int, int]:
+    """Return controller and unit of a SCSI disk."""
     controller = drive_controller(disk)
     if controller is not None:
         return controller, drive_unit(disk)
@@ -117,7 +132,7 @@ def _disk_place(disk: etree._Element) -> tuple[int, int]:
     return divmod(number or 0, UNITS)
 
 
-def _bounded(hostdev: etree._Element, controller: int) -> int:
-    if controller > MOST:
-        raise InputError(f"<hostdev>: needs {controller} SCSI controllers", line_of(hostdev))
+def _checked(hostdev: etree._Element, controller: int) -> int:
+    if controller > MAX_CONTROLLERS:
+        raise InputError(f"<hostdev>: needs {controller} SCSI controllers", source_line(hostdev))
     return controller

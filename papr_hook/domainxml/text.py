@@ -1,4 +1,4 @@
-"""Bytes to an XML tree and back, with nothing changed on the way that was not asked for."""
+"""Bytes to an XML tree and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Layout written back into the definition that it was made for."""
+"""A Layout, written back into the domain XML that it was computed for."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from collections.abc import Iterable
 from lxml import etree
 
 from ..model import Layout, PciAddress, Phb
-from .controllers import HIGHEST
-from .implicit import Added
-from .read import Domain
+from .controllers import MAX_INDEX
+from .edit import append, remove, write_address
+from .implicit import ImplicitDevice
+from .read import PseriesDomain
 from .text import serialise
-from .values import append, number, remove, write_address
+from .values import read_number
 
 
-def write(domain: Domain, layout: Layout) -> bytes:
-    """The definition with a layout in it; the very bytes that were read if nothing changes.
+def write(domain: PseriesDomain, layout: Layout) -> bytes:
+    """Return domain XML with a layout in it; unchanged bytes if it is there already.
 
-    domain: what was read; layout: of its guest.
+    Args:
+        domain: The domain XML.
+        layout: A layout of its guest.
     """
-    if domain.guest is None or _is_there(domain, layout):
+    if _is_there(domain, layout):
         return domain.data
     tree = copy.deepcopy(domain.tree)
     twins = dict(zip(domain.tree.iter(), tree.iter()))
@@ -35,17 +38,18 @@ def write(domain: Domain, layout: Layout) -> bytes:
     return serialise(tree, domain.data)
 
 
-def with_hostdevs(domain: Domain, beside: Iterable[tuple[int, PciAddress]]) -> bytes:
-    """The definition with further host devices passed through, managed, and not placed yet.
+def with_hostdevs(domain: PseriesDomain, beside: Iterable[tuple[int, PciAddress]]) -> bytes:
+    """Return domain XML with further managed host devices, without addresses.
 
-    domain: what was read; beside: the host devices, each with the position of the guest's device
-    that it goes after.
+    Args:
+        domain: The domain XML.
+        beside: The host devices, each with the position of the guest's device that it goes after.
     """
     tree = copy.deepcopy(domain.tree)
     twins = dict(zip(domain.tree.iter(), tree.iter()))
     for position, source in beside:
         first = domain.elements[position]
-        if isinstance(first, Added):
+        if isinstance(first, ImplicitDevice):
             continue
         anchor = twins[first]
         holder = anchor.getparent()
@@ -64,11 +68,10 @@ def _hostdev(source: PciAddress) -> etree._Element:
     return new
 
 
-def _is_there(domain: Domain, layout: Layout) -> bool:
+def _is_there(domain: PseriesDomain, layout: Layout) -> bool:
     guest = domain.guest
     return (
-        guest is not None
-        and not guest.bridges
+        not guest.bridges
         and tuple(sorted(guest.phbs, key=lambda phb: phb.index)) == layout.phbs
         and tuple(device.address for device in guest.devices) == layout.addresses
         and all(element.get("index") is not None for element, _ in domain.controllers)
@@ -100,7 +103,7 @@ def _write_phbs(
 
 
 def _last_controller(holder: etree._Element) -> etree._Element | None:
-    """Where new host bridges go: after the last PCI controller, or the last of any kind."""
+    """Return what new host bridges go after: the last PCI controller, else the last controller."""
     controllers = holder.findall("controller")
     pci = [element for element in controllers if element.get("type") == "pci"]
     there = pci or controllers
@@ -115,7 +118,7 @@ def _write_phb(element: etree._Element, phb: Phb) -> None:
         target = etree.Element("target")
         model = element.find("model")
         append(element, target, model)
-    if target.get("index") is None or number(target, "index", 0, HIGHEST) != phb.target:
+    if target.get("index") is None or read_number(target, "index", 0, MAX_INDEX) != phb.target:
         target.set("index", str(phb.target))
     node = target.find("node")
     if phb.node is None and node is not None:
@@ -131,15 +134,14 @@ def _write_phb(element: etree._Element, phb: Phb) -> None:
 
 def _write_devices(
     holder: etree._Element,
-    domain: Domain,
+    domain: PseriesDomain,
     layout: Layout,
     twins: dict[etree._Element, etree._Element],
 ) -> None:
-    assert domain.guest is not None
     sharers = Counter((place.bus, place.slot) for place in layout.addresses)
     for source, device, place in zip(domain.elements, domain.guest.devices, layout.addresses):
-        if isinstance(source, Added):
-            element = source.element()
+        if isinstance(source, ImplicitDevice):
+            element = source.make_element()
             write_address(element, place, sharers[place.bus, place.slot] > 1)
             after = _last_controller(holder) if source.tag == "controller" else None
             append(holder, element, after)

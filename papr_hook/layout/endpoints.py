@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..diagnostics import Diagnostic, Name, Severity, warning
 from ..model import Device, Guest, HostDevice, HostTopology, PciAddress
+from ..ranges import Ranges
 from .groups import DeviceGroup, group_devices
 
 
@@ -83,9 +84,9 @@ def cell_of(group: DeviceGroup, guest: Guest, topology: HostTopology) -> int | N
     if not group.endpoint or len(nodes) != 1:
         return None
     node = nodes.pop()
-    by_memory = [cell.id for cell in guest.cells if cell.nodes == {node}]
+    by_memory = [cell.id for cell in guest.cells if cell.nodes == Ranges.single(node)]
     cpus = topology.node_cpus.get(node, frozenset())
-    by_cpus = [cell.id for cell in guest.cells if not cell.nodes and cell.cpus and cell.cpus <= cpus]
+    by_cpus = [cell.id for cell in guest.cells if not cell.nodes and cell.cpus and cell.cpus.issubset(cpus)]
     cells = by_memory or by_cpus
     return cells[0] if len(cells) == 1 else None
 

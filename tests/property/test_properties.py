@@ -32,7 +32,7 @@ class Done:
     """A case, and what became of it."""
 
     case: Case
-    domain: domainxml.Domain
+    domain: domainxml.PseriesDomain
     guest: Guest
     spares: int
     layout: Layout
@@ -44,7 +44,7 @@ class Done:
         return check.check(self.guest, self.spares, self.case.topology)
 
 
-def read(data: bytes, case: Case) -> tuple[domainxml.Domain, Guest, int]:
+def read(data: bytes, case: Case) -> tuple[domainxml.PseriesDomain, Guest, int]:
     """Read a definition: it, its guest, and the spares that it is to have."""
     found = domainxml.read(data, "ppc64le")
     assert found.guest is not None
@@ -247,5 +247,5 @@ def _fits(case: Case) -> bool | None:
 @given(others())
 def test_another_guest_comes_back_byte_for_byte(case: Case) -> None:
     found = domainxml.read(case.data, "ppc64le")
-    assert found.guest is None
-    assert domainxml.write(found, Layout((), ())) is case.data or domainxml.write(found, Layout((), ())) == case.data
+    assert isinstance(found, domainxml.OtherDomain)
+    assert found.data == case.data

@@ -216,7 +216,7 @@ def test_show_draws_bridges_and_what_is_not_placed() -> None:
     assert out.index("bus 3  pcie-to-pci-bridge") < out.index("slot 01.0  <disk> vdb")
     unplaced = papr_hook("show", str(GOLDEN / "nothing-placed-in.xml")).out
     assert "without an address" in unplaced
-    assert "<memballoon>, which libvirt adds" in unplaced
+    assert "<memballoon> (added by libvirt)" in unplaced
 
 
 def test_version_and_help() -> None:

@@ -10,7 +10,7 @@ from papr_hook.layout import check, compute
 from papr_hook.model import Guest, HostTopology, PciAddress
 
 
-def read(devices: str, commandline: str = "") -> tuple[domainxml.Domain, Guest]:
+def read(devices: str, commandline: str = "") -> tuple[domainxml.PseriesDomain, Guest]:
     """The guest with some devices, and no other that libvirt would add."""
     arguments = "".join(f"<qemu:arg value='{word}'/>" for word in commandline.split())
     found = domainxml.read(

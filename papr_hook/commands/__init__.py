@@ -1,1 +1,21 @@
-"""The commands, one module each."""
+"""The commands of papr-hook, one module each.
+
+A module has add_arguments(parser), which declares its arguments, and run(args, io), which returns the exit status.
+The command line imports the module of the command that it runs and no other: what a command needs costs the others
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "layout": "lay out a guest's domain XML",
+    "check": "report violations of the layout rules",
+    "show": "draw the vPHBs of a guest and the devices on them",
+    "adopt": "lay out the guests that are defined on a host",
+    "attach": "attach a device to a guest, on a vPHB of its own",
+    "gateway": "serve libvirt clients, and lay out the guests that they define and start",
+}
+"""The commands in the order of --help, each with its summary."""

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import argparse
 import time
+from pathlib import Path
 from uuid import UUID
 
-from .. import hotplug
-from ..config import Config
+from .. import files, hotplug
+from ..config import CONF, Config, load_config
 from ..hotplug import Placement
-from ..virt.connection import Connection
-from ..virt.flags import affected_xmls
+from ..virt.connection import Connection, connect
+from ..virt.flags import AffectFlag, affected_xmls
 from ..virt.locks import ATTACH_LOCK_TIMEOUT, AttachLock, AttachLocks, open_attach_locks
+from ._io import Io
 
 _POLL_SECONDS = 0.02
+
+
+class AttachArgs(argparse.Namespace):
+    """The arguments of the command."""
+
+    guest: str
+    file: str
+    live: bool
+    config: bool
+    connect: str | None
+    conf: Path | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("guest", metavar="GUEST", help="name or UUID of the guest")
+    parser.add_argument("file", nargs="?", default="-", metavar="FILE", help="device XML (default: standard input)")
+    parser.add_argument("--live", action="store_true", help="attach to the running guest")
+    parser.add_argument("--config", action="store_true", help="attach to the persistent domain XML")
+    parser.add_argument("-c", "--connect", metavar="URI", help="libvirt connection URI (default: the uri setting)")
+    parser.add_argument("--conf", type=Path, metavar="FILE", help=f"configuration file (default: {CONF})")
+
+
+def run(args: AttachArgs, io: Io) -> int:
+    """Attach a device. Return the exit status."""
+    config = load_config(args.conf)
+    flags = (AffectFlag.LIVE if args.live else 0) | (AffectFlag.CONFIG if args.config else 0)
+    device = files.read(args.file, io.stdin)
+    with connect(args.connect or config.uri) as connection:
+        placement = attach_device(connection, args.guest, device, flags, config)
+    if placement.missing is not None:
+        io.warn(f"papr-hook: {args.guest}: {placement.missing}; attach these as well")
+    io.print(f"{args.guest}: attached{f' on {placement.place}' if placement.place else ''}")
+    return 0
 
 
 def attach_device(connection: Connection, guest: str, device: bytes, flags: int, config: Config) -> Placement:

@@ -1,7 +1,8 @@
-"""A guest's layout as a tree: each vPHB with what is on it, named as the guest names it."""
+"""A guest's layout as a tree: each vPHB and the devices on it, with their addresses in the guest."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from typing import TextIO
 
@@ -14,33 +15,42 @@ from ..layout.groups import DeviceGroup, group_devices
 from ..model import Bridge, Device, Guest, HostTopology, Phb
 
 
-def show(guest: Guest, topology: HostTopology, out: TextIO) -> None:
-    """Draw a guest as its definition has it, with colours where out is a terminal.
+def draw(guest: Guest, topology: HostTopology, out: TextIO) -> bytes:
+    """Return a guest as a tree, as its domain XML has it.
 
     A PCI domain is the target index of its vPHB (QEMU hw/ppc/spapr_pci.c, Linux
     arch/powerpc/kernel/pci-common.c).
+
+    Args:
+        guest: The guest.
+        topology: What the host's sysfs has about its passed-through devices.
+        out: Where the tree will be printed. On a terminal it has colours and wraps at the terminal's width.
     """
-    # A pipe has no width to wrap at, and a wrapped line cannot be searched.
-    width = None if out.isatty() else 10_000
-    Console(file=out, highlight=False, width=width).print(tree(guest, topology))
+    data = io.BytesIO()
+    text = io.TextIOWrapper(data, encoding=out.encoding or "utf-8", errors="backslashreplace")
+    # A pipe has no width, and a wrapped line cannot be searched.
+    width = Console(file=out).width if out.isatty() else 10_000
+    Console(file=text, highlight=False, width=width, force_terminal=out.isatty()).print(tree(guest, topology))
+    text.flush()
+    return data.getvalue()
 
 
 def tree(guest: Guest, topology: HostTopology) -> Tree:
-    """The tree that show draws."""
+    """Return the tree of a guest's vPHBs."""
     groups = group_devices(guest, topology)
     root = Tree(f"[bold]{escape(guest.name)}[/]  {_summary(guest)}")
     for phb in sorted(guest.phbs, key=lambda phb: phb.index):
         _bus(root.add(_phb(phb, guest)), phb.index, phb.target, guest, topology, groups, {phb.index})
     reached = {phb.index for phb in guest.phbs}
-    loose = [b for b in guest.bridges if b.address is None or b.address.bus not in _buses(guest)]
-    for bridge in loose:
+    unplugged = [b for b in guest.bridges if b.address is None or b.address.bus not in _buses(guest)]
+    for bridge in unplugged:
         _bus(root.add(_bridge(bridge)), bridge.index, None, guest, topology, groups, reached)
-    unplaced = [u for u in groups if all(guest.devices[m].address is None for m in u.members)]
+    unplaced = [g for g in groups if all(guest.devices[member].address is None for member in g.members)]
     if unplaced:
-        branch = root.add("[yellow]without an address, so libvirt would choose one[/]")
+        branch = root.add("[yellow]no address; libvirt chooses one[/]")
         for group in unplaced:
-            _unit(branch, group, group.members, None, guest, topology)
-    _strays(root, guest)
+            _group(branch, group, group.members, None, guest, topology)
+    _undefined_buses(root, guest)
     return root
 
 
@@ -50,8 +60,8 @@ def _summary(guest: Guest) -> str:
     return f"{_count(len(guest.phbs), 'vPHB')}, {len(empty)} spare{bridges}"
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _phb(phb: Phb, guest: Guest) -> str:
@@ -60,7 +70,7 @@ def _phb(phb: Phb, guest: Guest) -> str:
     on_bus = any(d.address is not None and d.address.bus == phb.index for d in guest.devices)
     on_bus |= any(b.address is not None and b.address.bus == phb.index for b in guest.bridges)
     if phb.index in guest.used_by_commandline:
-        state = "  [yellow]a device of the qemu:commandline[/]"
+        state = "  [yellow]used by qemu:commandline[/]"
     else:
         state = "" if on_bus else "  [green]spare[/]" if phb.node is None else "  empty"
     return f"[bold]vPHB {phb.index}[/]  {domain}{cell}{state}"
@@ -79,7 +89,7 @@ def _bus(
     groups: Iterable[DeviceGroup],
     seen: set[int],
 ) -> None:
-    """What is on one bus, and on the buses behind it."""
+    """Add the devices on a bus, and on the buses behind it, to a branch."""
     for group in groups:
         members = [
             member
@@ -87,15 +97,15 @@ def _bus(
             if (address := guest.devices[member].address) is not None and address.bus == bus
         ]
         if members:
-            _unit(branch, group, members, domain, guest, topology)
+            _group(branch, group, members, domain, guest, topology)
     for bridge in guest.bridges:
         plugged = bridge.address is not None and bridge.address.bus == bus
         if plugged and bridge.index not in seen:
-            there = branch.add(_bridge(bridge))
-            _bus(there, bridge.index, None, guest, topology, groups, seen | {bridge.index})
+            subtree = branch.add(_bridge(bridge))
+            _bus(subtree, bridge.index, None, guest, topology, groups, seen | {bridge.index})
 
 
-def _unit(
+def _group(
     branch: Tree, group: DeviceGroup, members: Iterable[int], domain: int | None, guest: Guest, topology: HostTopology
 ) -> None:
     if group.iommu_group is not None:
@@ -115,22 +125,22 @@ def _device(device: Device, domain: int | None) -> str:
 
 
 def _host_side(device: Device, topology: HostTopology) -> str:
-    """What the host says of a device that is passed through."""
-    found = topology.devices.get(device.source) if device.source is not None else None
-    if found is None:
+    """Return what the host's sysfs has about a passed-through device, or nothing."""
+    host = topology.devices.get(device.source) if device.source is not None else None
+    if host is None:
         return ""
-    said = [f"driver {found.driver}" if found.driver is not None else "no driver"]
-    said += [f"node {found.node}"] if found.node is not None else []
-    said += [f"function of {found.parent}"] if found.parent is not None else []
-    return f"  [dim]{escape(', '.join(said))}[/]"
+    facts = [f"driver {host.driver}" if host.driver is not None else "no driver"]
+    facts += [f"node {host.node}"] if host.node is not None else []
+    facts += [f"function of {host.parent}"] if host.parent is not None else []
+    return f"  [dim]{escape(', '.join(facts))}[/]"
 
 
-def _strays(root: Tree, guest: Guest) -> None:
-    """Devices at a bus that no controller has."""
-    strays = [d for d in guest.devices if d.address is not None and d.address.bus not in _buses(guest)]
-    if strays:
-        branch = root.add("[red]on a bus that the definition does not have[/]")
-        for device in strays:
+def _undefined_buses(root: Tree, guest: Guest) -> None:
+    """Add the devices whose bus no controller provides."""
+    devices = [d for d in guest.devices if d.address is not None and d.address.bus not in _buses(guest)]
+    if devices:
+        branch = root.add("[red]on a bus that the domain XML does not define[/]")
+        for device in devices:
             branch.add(f"{device.address}  {escape(device.name)}")
 
 

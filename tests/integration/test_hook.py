@@ -350,7 +350,7 @@ def test_adopt_lays_out_every_guest(host: Host, image: Image, console: Path, tmp
         assert papr_hook("check", "-c", host.uri, "adopted").status == 1
         laid_out = papr_hook("layout", "-c", host.uri, "adopted").out
         first = papr_hook("adopt", "-c", host.uri)
-        assert (first.status, first.out) == (0, "adopted: laid out for its next start\n")
+        assert (first.status, first.out) == (0, "adopted: updated; effective at next start\n")
         assert papr_hook("adopt", "-c", host.uri).out == "adopted: complies\n"
         assert papr_hook("check", "-c", host.uri, "adopted").status == 0
         assert papr_hook("check", stdin=laid_out.encode()).status == 0

@@ -54,22 +54,11 @@ def test_in_place_leaves_a_broken_file_alone(name: str, tmp_path: Path) -> None:
 
 
 def test_too_long() -> None:
-    """A document of 100 MB is refused, and not read to its end."""
-
-    class Endless:
-        read_so_far = 0
-
-        def read(self, size: int) -> bytes:
-            self.read_so_far += size
-            return b" " * size
-
-    stdin = Endless()
+    """Domain XML of 100 MB is refused."""
     ran = papr_hook("layout", stdin=b" " * (100 * 1024 * 1024))
     assert ran.status == 2
     assert one_line(ran.err)
     assert str(MAX_BYTES) in ran.err
-    stdin.read(MAX_BYTES + 1)
-    assert stdin.read_so_far == MAX_BYTES + 1
 
 
 @pytest.mark.parametrize("command", ["layout", "check", "show"])

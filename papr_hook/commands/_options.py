@@ -1,0 +1,121 @@
+"""Arguments that several commands share, and the domain XML and settings that they name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .. import files, pipeline
+from ..config import CONF, Config, load_config
+from ..diagnostics import Diagnostic
+from ..errors import ConfError, InputError, PaprHookError
+from ..virt.connection import connect
+from ._io import Io
+
+
+class SettingsArgs(argparse.Namespace):
+    """The arguments that add_settings() declares."""
+
+    conf: Path | None
+    spares: str | None
+    sysfs: str | None
+
+
+class SourceArgs(SettingsArgs):
+    """The arguments that add_source() declares."""
+
+    source: str
+    connect: str | None
+    host_arch: str | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Domain XML that a command reads.
+
+    name: what messages call it: the file, the guest, or <stdin>.
+    """
+
+    name: str
+    data: bytes
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Prefix an error with the name of the source, unless it is about the configuration."""
+        try:
+            yield
+        except ConfError:
+            raise
+        except PaprHookError as error:
+            raise PaprHookError(f"{self.name}: {error}") from error
+
+    def describe(self, diagnostic: Diagnostic) -> str:
+        """Return a diagnostic as compilers print it: FILE:LINE: error: text [name]."""
+        line = f":{diagnostic.line}" if diagnostic.line is not None else ""
+        return f"{self.name}{line}: {diagnostic}"
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Declare FILE and what goes with it, and the settings."""
+    parser.add_argument(
+        "source",
+        nargs="?",
+        default="-",
+        metavar="FILE",
+        help="domain XML (default: standard input); with -c, the name or UUID of a guest",
+    )
+    parser.add_argument("-c", "--connect", metavar="URI", help="read a guest from libvirt at this connection URI")
+    parser.add_argument(
+        "--host-arch", metavar="ARCH", help="architecture assumed if the domain XML names none (default: this host's)"
+    )
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Sequence[str] = ("spares", "sysfs")) -> None:
+    """Declare the configuration file and options that override its settings.
+
+    Args:
+        parser: The parser of a command.
+        names: The settings, each of which becomes an option.
+    """
+    parser.add_argument("--conf", type=Path, metavar="FILE", help=f"configuration file (default: {CONF})")
+    for name in names:
+        field = Config.settings()[name]
+        text = field.metadata["doc"].rstrip(".")
+        text = f"{text[0].lower()}{text[1:]} (default: from the configuration, else {field.default})"
+        parser.add_argument(f"--{name}", metavar="N" if name == "spares" else "DIR", help=text)
+
+
+def load_settings(args: SettingsArgs) -> Config:
+    """Return the settings of the configuration file with those of the command line. Raises ConfError."""
+    config = load_config(args.conf)
+    if args.spares is not None:
+        config = config.override("spares", args.spares, "--spares")
+    if args.sysfs is not None:
+        config = config.override("sysfs", os.path.abspath(args.sysfs), "--sysfs")
+    return config
+
+
+def read_source(args: SourceArgs, io: Io) -> Source:
+    """Return the domain XML that the arguments name. Raises PaprHookError."""
+    if args.connect is not None:
+        if args.source == "-":
+            raise InputError("-c needs the name of a guest")
+        with connect(args.connect) as connection:
+            return Source(args.source, connection.definition(args.source))
+    source = Source("<stdin>" if args.source == "-" else args.source, b"")
+    with source.errors():
+        return replace(source, data=files.read(args.source, io.stdin))
+
+
+def analyze(args: SourceArgs, source: Source) -> pipeline.Analysis:
+    """Analyze domain XML with the settings of the arguments. Raises PaprHookError."""
+    config = load_settings(args)
+    with source.errors():
+        analysis = pipeline.analyze(source.data, config, args.host_arch)
+    # --spares overrides the domain XML.
+    return analysis if args.spares is None else replace(analysis, spares=config.spares)

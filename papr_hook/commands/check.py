@@ -1,0 +1,80 @@
+"""papr-hook check: report violations of the layout rules."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .. import schema
+from ..diagnostics import Diagnostic, Name, Severity
+from ..layout.check import complies
+from ..pipeline import Analysis
+from ._io import Io
+from ._options import Source, SourceArgs, add_source, analyze, read_source
+
+
+class CheckArgs(SourceArgs):
+    """The arguments of the command."""
+
+    strict: bool
+    schema: bool
+    json: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("--strict", action="store_true", help="treat too few spare vPHBs as an error")
+    parser.add_argument("--json", action="store_true", help="print the diagnostics as JSON")
+    parser.add_argument(
+        "--schema", action="store_true", help="validate against the XML Schema instead (ignores IOMMU groups)"
+    )
+    add_source(parser)
+
+
+def run(args: CheckArgs, io: Io) -> int:
+    """Print the diagnostics of a guest. Return 1 if one of them is an error."""
+    source = read_source(args, io)
+    analysis = analyze(args, source)
+    with source.errors():
+        diagnostics = _diagnose(args, analysis)
+    if args.json:
+        io.print(json.dumps([_to_json(source, diagnostic) for diagnostic in diagnostics], indent=2))
+    else:
+        lines = [source.describe(diagnostic) for diagnostic in diagnostics]
+        io.print(*(lines or [_all_clear(analysis)]))
+    return 0 if complies(diagnostics) else 1
+
+
+def _diagnose(args: CheckArgs, analysis: Analysis) -> Sequence[Diagnostic]:
+    if analysis.guest is None:
+        return ()
+    if args.schema:
+        return schema.violations(analysis.domain.data)
+    diagnostics = analysis.violations()
+    return [_strict(diagnostic) for diagnostic in diagnostics] if args.strict else diagnostics
+
+
+def _strict(diagnostic: Diagnostic) -> Diagnostic:
+    too_few = diagnostic.name is Name.TOO_FEW_SPARES
+    return replace(diagnostic, severity=Severity.ERROR) if too_few else diagnostic
+
+
+def _all_clear(analysis: Analysis) -> str:
+    if analysis.domain.guest is None:
+        return "not a pseries guest: nothing to check"
+    return "complies" if analysis.guest is not None else "mode is keep: not checked"
+
+
+def _to_json(source: Source, diagnostic: Diagnostic) -> dict[str, object]:
+    rule = diagnostic.rule
+    return {
+        "source": source.name,
+        "line": diagnostic.line,
+        "severity": diagnostic.severity.value,
+        "name": diagnostic.name.value,
+        "rule": rule.value if rule is not None else None,
+        "device": diagnostic.device or None,
+        "text": diagnostic.text,
+    }

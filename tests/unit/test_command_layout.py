@@ -1,0 +1,170 @@
+"""papr-hook layout, on files and pipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.cli import one_line, papr_hook
+from tests.helpers.paths import GOLDEN
+from tests.helpers.sysfs import GROUPS, write_sysfs
+
+PC = GOLDEN / "pc-shaped-in.xml"
+LAID_OUT = GOLDEN / "pc-shaped-out.xml"
+
+
+def test_file_and_pipe_give_the_same() -> None:
+    """A file, standard input by default and standard input by name give the same, and success is silent."""
+    wanted = LAID_OUT.read_text()
+    for ran in (
+        papr_hook("layout", str(PC)),
+        papr_hook("layout", stdin=PC.read_bytes()),
+        papr_hook("layout", "-", stdin=PC.read_bytes()),
+    ):
+        assert (ran.status, ran.out) == (0, wanted)
+        assert ran.err == ""
+
+
+def test_in_place_does_not_write_a_compliant_file(tmp_path: Path) -> None:
+    """-i does not write a file that complies."""
+    file = tmp_path / "guest.xml"
+    file.write_bytes(LAID_OUT.read_bytes())
+    before = file.stat()
+    assert papr_hook("layout", "-i", str(file)).status == 0
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_diff_has_only_the_changes() -> None:
+    """--diff prints the lines that change, and nothing for a compliant file."""
+    ran = papr_hook("layout", "--diff", str(PC))
+    assert ran.status == 0
+    assert "-    <controller type='pci' index='1' model='pcie-root-port'>" in ran.out
+    assert "name>pc-shaped" not in ran.out.replace(str(PC), "")
+    assert papr_hook("layout", "--diff", str(LAID_OUT)).out == ""
+
+
+def test_spares_option_overrides_all(tmp_path: Path) -> None:
+    """--spares overrides the domain XML, which overrides the configuration, which overrides the default."""
+    conf = tmp_path / "papr-hook.conf"
+    conf.write_text("[papr-hook]\nspares = 2\n")
+    plain, six = GOLDEN / "nothing-placed-in.xml", GOLDEN / "spares-6-in.xml"
+
+    def spares(*arguments: str) -> str:
+        laid_out = papr_hook("layout", *arguments).out.encode()
+        return papr_hook("show", stdin=laid_out).out.splitlines()[0].split(", ")[1]
+
+    assert spares(str(plain)) == "4 spare"
+    assert spares("--conf", str(conf), str(plain)) == "2 spare"
+    assert spares("--conf", str(conf), str(six)) == "6 spare"
+    assert spares("--conf", str(conf), "--spares", "1", str(six)) == "1 spare"
+
+
+def test_sharing_is_a_warning() -> None:
+    """If there are more devices than vPHBs, a warning names the devices that share."""
+    ran = papr_hook("layout", str(GOLDEN / "thirty-two-devices-in.xml"))
+    assert ran.status == 0
+    assert ran.out == (GOLDEN / "thirty-two-devices-out.xml").read_text()
+    assert "[shared-vphb]" in ran.err
+    assert "<interface> 52:54:00:00:00:1e" in ran.err
+
+
+def test_sysfs_option_is_where_groups_are_read(tmp_path: Path) -> None:
+    """--sysfs is where IOMMU groups are read."""
+    sysfs = write_sysfs(tmp_path, GROUPS)
+    given = str(GOLDEN / "endpoint-together-in.xml")
+    with_groups = papr_hook("layout", "--sysfs", str(sysfs), given).out
+    assert with_groups == (GOLDEN / "endpoint-together-out.xml").read_text()
+    without = papr_hook("layout", "--sysfs", str(tmp_path / "none"), given).out
+    assert "IOMMU group" not in papr_hook("show", stdin=without.encode()).out
+    shown = papr_hook("show", "--sysfs", str(sysfs), stdin=with_groups.encode()).out
+    assert "endpoint  IOMMU group 5" in shown
+
+
+def test_a_network_that_hands_out_host_devices(tmp_path: Path) -> None:
+    """An interface of such a network is a host device: it never shares a vPHB."""
+    conf = tmp_path / "papr-hook.conf"
+    conf.write_text(f"[papr-hook]\ndomain_dir = {tmp_path}\nlibvirt_run_dir = {tmp_path}\n")
+    networks = tmp_path / "networks"
+    networks.mkdir()
+    (networks / "sriov.xml").write_text(
+        "<!-- kept by libvirt -->\n<network><name>sriov</name><forward mode='hostdev'/></network>"
+    )
+    definition = (GOLDEN / "thirty-two-devices-in.xml").read_bytes()
+    given = definition.replace(b"<interface type='user'>", b"<interface type='network'><source network='sriov'/>", 1)
+    ran = papr_hook("layout", "--conf", str(conf), stdin=given)
+    assert "52:54:00:00:00:00" not in ran.err
+    assert "52:54:00:00:00:01" in ran.err
+    (networks / "sriov.xml").unlink()
+    active = tmp_path / "network"
+    active.mkdir()
+    (active / "sriov.xml").write_text("<networkstatus><network><forward mode='hostdev'/></network></networkstatus>")
+    again = papr_hook("layout", "--conf", str(conf), stdin=given)
+    assert again == ran
+
+
+def test_keep_is_left_alone(tmp_path: Path) -> None:
+    """mode='keep' keeps, by the definition or, where that is silent, by the configuration."""
+    given = GOLDEN / "keep-in.xml"
+    assert papr_hook("layout", str(given)).out == given.read_text()
+    assert papr_hook("check", str(given)).status == 0
+    conf = tmp_path / "papr-hook.conf"
+    conf.write_text("[papr-hook]\nmode = keep\n")
+    kept = papr_hook("layout", "--conf", str(conf), str(PC))
+    assert kept.out == PC.read_text()
+    auto = GOLDEN / "spares-6-in.xml"
+    made = papr_hook("layout", "--conf", str(conf), str(auto))
+    assert made.out == (GOLDEN / "spares-6-out.xml").read_text()
+
+
+def test_the_host_counts_where_the_definition_is_silent() -> None:
+    """No architecture and no machine: the guest is what the host is."""
+    given = (GOLDEN / "no-machine-in.xml").read_text().replace(" arch='ppc64le'", "")
+    on_x86 = papr_hook("layout", "--host-arch", "x86_64", stdin=given.encode())
+    assert on_x86.out == given
+    on_power = papr_hook("layout", "--host-arch", "ppc64le", stdin=given.encode())
+    assert "<target index='0'/>" in on_power.out
+
+
+def test_in_place_replaces_the_file_behind_a_link(tmp_path: Path) -> None:
+    """-i writes the file that a symbolic link leads to, and prints nothing."""
+    file = tmp_path / "guest.xml"
+    file.write_bytes(PC.read_bytes())
+    link = tmp_path / "link.xml"
+    link.symlink_to(file)
+    ran = papr_hook("layout", "-i", str(link))
+    assert (ran.status, ran.out, ran.err) == (0, "", "")
+    assert file.read_bytes() == LAID_OUT.read_bytes()
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [file, link]
+
+
+def test_in_place_needs_a_file() -> None:
+    """-i cannot be combined with standard input or --diff."""
+    assert "-i needs a FILE" in papr_hook("layout", "-i").err
+    ran = papr_hook("layout", "-i", "--diff", str(PC))
+    assert ran.status == 2
+    assert one_line(ran.err)
+
+
+def test_in_place_reports_a_file_that_cannot_be_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An error while writing is one line with the file's name, and the file is unchanged."""
+    file = tmp_path / "guest.xml"
+    file.write_bytes(PC.read_bytes())
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    ran = papr_hook("layout", "-i", str(file))
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == f"papr-hook: {file}: No space left on device; the file is unchanged\n"
+    assert file.read_bytes() == PC.read_bytes()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_verbose_reports_the_locked_memory_limit() -> None:
+    """-v adds a line about locked memory to standard error."""
+    ran = papr_hook("layout", "-v", str(PC))
+    assert ran.err.startswith(f"{PC}: locked-memory limit ")
+    assert one_line(ran.err)

@@ -21,7 +21,7 @@ from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
 from papr_hook.gateway import protocol
 from papr_hook.layout import check
-from tests.harness import guest_image as guest
+from tests.harness import guest
 from tests.harness.guest_image import Image
 from tests.harness.libvirt_host import Host
 from tests.helpers.clients import CONSOLE, EVENTS, PERL

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image as guest
+from tests.harness import guest_image
 
 from .hosts import RELEASES, BootedHost, make_root
 
@@ -35,9 +35,9 @@ def roots(cache: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def image(cache: Path) -> guest.Image:
+def image(cache: Path) -> guest_image.Image:
     """Build what a test guest boots."""
-    return guest.build(cache)
+    return guest_image.build(cache)
 
 
 @contextmanager

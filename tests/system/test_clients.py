@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image as guest
+from tests.harness import guest
 from tests.harness.guest_image import Image
 from tests.helpers.clients import CONSOLE, EVENTS, PERL
 

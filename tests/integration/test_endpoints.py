@@ -18,8 +18,6 @@ from tests.unit.test_endpoints import CELLS, hostdev
 
 from . import hooked
 
-pytestmark = pytest.mark.real
-
 KINDS: Mapping[str, Mapping[str, Pci]] = {
     "two-port NIC": hosts.TWO_PORT_NIC,
     "group with a bridge": hosts.GROUP_WITH_BRIDGE,

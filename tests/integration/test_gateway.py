@@ -29,8 +29,6 @@ from tests.helpers.paths import PROJECT
 
 from . import hooked
 
-pytestmark = pytest.mark.real
-
 CLIENTS = "/run/libvirt/libvirt-sock"
 UPSTREAM = "/run/libvirt/upstream/libvirt-sock"
 ADMIN = "libvirtd:///system?socket=/run/libvirt/upstream/libvirt-admin-sock"

@@ -18,8 +18,6 @@ from tests.harness.guest_image import Image
 from tests.harness.guest_inventory import Inventory, Phb, parse_inventory
 from tests.harness.libvirt_host import CommandError, Host, HostError
 
-pytestmark = pytest.mark.real
-
 E1000E = "52:54:00:00:00:01"
 VIRTIO = "52:54:00:00:00:02"
 HOTPLUGGED = "52:54:00:00:00:03"

@@ -19,8 +19,6 @@ from tests.helpers.paths import PROJECT
 
 from . import hooked
 
-pytestmark = pytest.mark.real
-
 
 @pytest.fixture
 def console(root: Path) -> Iterator[Path]:

@@ -18,8 +18,6 @@ from .hosts import BootedHost
 from .test_gateway import pci_roots
 from .test_install import CLIENTS, CONF, CROWDED, GATEWAY, INSTALL, UPSTREAM, directly, wait
 
-pytestmark = pytest.mark.real
-
 URI = "qemu:///system?socket="
 CLIENT_PACKAGES = "virtinst libsys-virt-perl ipxe-qemu"
 NIC = "<interface type='user'><mac address='52:54:00:00:01:{:02x}'/><model type='virtio'/></interface>"

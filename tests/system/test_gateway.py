@@ -28,8 +28,6 @@ from .test_install import (
     wait,
 )
 
-pytestmark = pytest.mark.real
-
 
 @pytest.fixture
 def gated(host: BootedHost) -> Iterator[BootedHost]:

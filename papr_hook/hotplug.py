@@ -75,7 +75,7 @@ class AttachRequest:
         views = [_with_networks(view, hostdev_networks) for view in self.views]
         address = assign_address(views, share=self.config.attach_without_spare is AttachWithoutSpare.SHARE)
         tree = parse(self.device)
-        write_address(tree.getroot(), address, views[0].device.companions is not None)
+        write_address(tree.getroot(), address, views[0].device.usb2_group is not None)
         missing = next((view.missing for view in views if view.missing is not None), None)
         return Placement(serialise(tree, self.device), address, missing)
 

@@ -1,7 +1,7 @@
-"""What a layout is about: a pseries guest's host bridges, its devices, and where they sit.
+"""A pseries guest's PCI topology: its host bridges, its devices, and their addresses.
 
-Nothing here knows XML. domain makes a Guest from a definition, layout makes a Layout from a
-Guest, check judges a Guest, and domain writes a Layout back.
+Nothing here knows XML. domainxml reads a Guest from domain XML and writes a Layout back; layout computes a Layout from
+a Guest, and checks a Guest.
 """
 
 from __future__ import annotations
@@ -43,25 +43,39 @@ class PciAddress:
 class Device:
     """A device that sits on PCI.
 
-    name: how a message names it, e.g. <disk> vda.
-    line: where it stands in the definition; None when libvirt would add it by itself.
-    address: where the definition puts it; None when the definition leaves that to libvirt.
-    passthrough: it is a device of the host, or one of its functions, not an emulated one.
-    source: which one, where the definition says. mediated: it has no address on the host.
-    network: the libvirt network that an interface is plugged into; it may hand out host devices.
-    companions: devices with the same key are functions of one USB 2 controller.
-    function: the function that such a controller has by the ICH9's layout.
+    Attributes:
+        name: What a message calls it, e.g. <disk> vda.
+        kind: The tag of its element; of controllers and host devices the type too, e.g. "controller usb".
+        identity: What identifies it among those of its kind in another domain XML of the guest, or None if only its
+            place among them does.
+        rank: The number by which libvirt sorts it among its kind, 0 if it does not sort them.
+        line: Its line in the domain XML, or None if libvirt would add it implicitly.
+        address: Its address in the domain XML, or None if libvirt would choose one.
+        passthrough: Whether it is a device of the host, or one of its functions, and not an emulated one.
+        source: The host device, if the domain XML names one.
+        is_mdev: Whether it is a mediated device, which has no address on the host.
+        network: The libvirt network that an interface is connected to, which may hand out host devices.
+        usb2_group: Devices with the same key are functions of one USB 2 controller.
+        usb2_function: The function that such a controller has in the ICH9's layout.
     """
 
     name: str
+    kind: str = ""
+    identity: str | None = None
+    rank: int = 0
     line: int | None = None
     address: PciAddress | None = None
     passthrough: bool = False
     source: PciAddress | None = None
-    mediated: bool = False
+    is_mdev: bool = False
     network: str | None = None
-    companions: str | None = None
-    function: int = 0
+    usb2_group: str | None = None
+    usb2_function: int = 0
+
+    @property
+    def is_interface(self) -> bool:
+        """Whether it is a network interface, emulated or not."""
+        return self.kind == "interface"
 
     def __str__(self) -> str:
         return self.name
@@ -71,22 +85,30 @@ class Device:
 class Phb:
     """A host bridge of the guest, a pci-root controller.
 
-    index: its bus number in the definition, 0 or more.
-    target: its target index, the PCI domain that the guest sees; None when not written.
-    node: the guest NUMA cell that a person gave it.
+    Attributes:
+        index: Its bus number in the domain XML, 0 or more.
+        target: Its target index, which is the PCI domain that the guest sees, or None if not written.
+        node: The guest NUMA cell that the domain XML gives it.
+        named: Whether it has a user-defined alias, so that something may plug devices into it by that name.
+        line: Its line in the domain XML.
     """
 
     index: int
     target: int | None = None
     node: int | None = None
     line: int | None = None
+    named: bool = False
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """A PCI controller that a pseries guest should not have: anything but a pci-root.
+    """A PCI controller other than a pci-root, which a pseries guest should not have.
 
-    address: where it is plugged in, if the definition says.
+    Attributes:
+        index: Its bus number in the domain XML.
+        model: Its model.
+        line: Its line in the domain XML.
+        address: Its own PCI address, or None if libvirt would choose one.
     """
 
     index: int
@@ -97,10 +119,12 @@ class Bridge:
 
 @dataclass(frozen=True)
 class Cell:
-    """A NUMA cell of the guest, and what it is bound to on the host.
+    """A NUMA cell of the guest.
 
-    nodes: the host's NUMA nodes that its memory comes from; empty where the definition does not
-    say. cpus: the host's processors that its vCPUs run on; empty where not all are pinned.
+    Attributes:
+        id: Its number.
+        nodes: The host's NUMA nodes that its memory comes from, empty if unknown.
+        cpus: The host's processors that its vCPUs run on, empty if not all are pinned.
     """
 
     id: int
@@ -110,7 +134,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Memory:
-    """A guest's memory in KiB: what it has, what it may grow to, and the limit that a person set."""
+    """A guest's memory in KiB.
+
+    Attributes:
+        current: What the guest has.
+        maximum: What it may grow to.
+        hard_limit: memtune's hard_limit, or None if absent.
+    """
 
     current: int = 0
     maximum: int = 0
@@ -119,25 +149,37 @@ class Memory:
 
 @dataclass(frozen=True)
 class Guest:
-    """A pseries guest as its definition has it.
+    """A pseries guest as its domain XML describes it.
 
-    occupied: buses that the definition's qemu:commandline uses; what is there cannot be moved.
-    last_occupied: it also uses the vPHB with the highest index, whichever that is.
-    taken_targets: target indexes of host bridges that the commandline adds.
-    mode, spares: what the definition's own papr:layout asks for; None where it is silent.
-    cells: its NUMA cells. memory: how much it has. vfio: it has devices that libvirt locks all of
-    its memory for. unassigned: host devices that are taken from the host but not given to it.
+    Attributes:
+        name: Its name.
+        phbs: Its pci-root controllers.
+        bridges: Its other PCI controllers.
+        devices: Its devices that sit on PCI, in document order, then those that libvirt would add.
+        commandline_buses: Buses that the qemu:commandline uses; its devices cannot be moved.
+        commandline_slots: Slots of bus 0 that devices of the qemu:commandline name.
+        commandline_uses_last_bus: Whether it also uses the vPHB with the highest index, whichever that is.
+        commandline_targets: Target indexes of PHBs that it adds.
+        mode: The mode that the guest's papr:layout asks for, or None.
+        spares: The number of spares that the guest's papr:layout asks for, or None.
+        reserve: Buses that the guest's papr:layout keeps empty.
+        cells: Its NUMA cells.
+        memory: How much memory it has.
+        vfio: Whether it has devices that libvirt locks all of its memory for.
+        unassigned: Host devices that are detached from the host but not given to the guest.
     """
 
     name: str
     phbs: tuple[Phb, ...] = ()
     bridges: tuple[Bridge, ...] = ()
     devices: tuple[Device, ...] = ()
-    occupied: frozenset[int] = frozenset()
-    last_occupied: bool = False
-    taken_targets: frozenset[int] = frozenset()
+    commandline_buses: frozenset[int] = frozenset()
+    commandline_slots: frozenset[int] = frozenset()
+    commandline_uses_last_bus: bool = False
+    commandline_targets: frozenset[int] = frozenset()
     mode: str | None = None
     spares: int | None = None
+    reserve: frozenset[int] = frozenset()
     cells: tuple[Cell, ...] = ()
     memory: Memory = Memory()
     vfio: bool = False
@@ -145,18 +187,25 @@ class Guest:
 
     @property
     def used_by_commandline(self) -> frozenset[int]:
-        """The buses that the qemu:commandline uses, the last one by its index too."""
+        """The buses that the qemu:commandline uses, including the last one if it uses that."""
         indexes = {phb.index for phb in self.phbs}
-        return self.occupied | ({max(indexes)} if self.last_occupied and indexes else set())
+        last = {max(indexes)} if self.commandline_uses_last_bus and indexes else set()
+        return self.commandline_buses | last
 
 
 @dataclass(frozen=True)
 class HostDevice:
     """A PCI device of the host, as far as its sysfs could be read.
 
-    group: its IOMMU group. pci_class: its class code, 24 bits. driver: what it is bound to.
-    node: its NUMA node. parent: the physical function of an SR-IOV virtual one. used_for: what
-    the host itself needs it for, e.g. its default route. nvlink2: a GPU's NVLink2 bridge or GPU.
+    Attributes:
+        address: Its address on the host.
+        iommu_group: Its IOMMU group.
+        pci_class: Its class code, 24 bits.
+        driver: The driver that it is bound to.
+        node: Its NUMA node.
+        parent: The physical function of an SR-IOV virtual function.
+        used_for: What the host itself uses it for, e.g. its default route.
+        nvlink2: Whether it is a GPU with NVLink2, or the NVLink2 bridge of one.
     """
 
     address: PciAddress
@@ -172,20 +221,22 @@ class HostDevice:
     def is_bridge(self) -> bool:
         """Whether it is a bridge between buses, which vfio-pci does not take.
 
-        Those are the PCI classes 0600, 0604 and 0609; a GPU's NVLink bridge is of class 0680, and
-        is passed through with its GPU.
+        Those are the PCI classes 0600, 0604 and 0609. A GPU's NVLink bridge is of class 0680, and is passed through
+        with its GPU.
         """
         return self.pci_class is not None and self.pci_class >> 8 in (0x0600, 0x0604, 0x0609)
 
 
 @dataclass(frozen=True)
 class HostTopology:
-    """What a layout needs to know of the host.
+    """What a layout needs to know about the host.
 
-    iommu_groups: the IOMMU group of each host device whose group could be read. hostdev_networks: the
-    libvirt networks that hand out host devices. unread_networks: those that may, since their
-    files may not be read. devices: the devices passed through, and all others of their groups.
-    node_cpus: the processors of each NUMA node.
+    Attributes:
+        iommu_groups: The IOMMU group of each host device whose group could be read.
+        hostdev_networks: The libvirt networks that hand out host devices.
+        unread_networks: Networks whose files could not be read, so that they may hand out host devices.
+        devices: The devices passed through, and all others of their IOMMU groups.
+        node_cpus: The processors of each NUMA node.
     """
 
     iommu_groups: Mapping[PciAddress, int] = field(default_factory=dict)
@@ -197,11 +248,12 @@ class HostTopology:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything goes.
+    """Where every device of a guest goes.
 
-    phbs: all vPHBs, by index.
-    addresses: the address of each of the guest's devices, in their order.
-    diagnostics: what the administrator should know about it.
+    Attributes:
+        phbs: All vPHBs, by index.
+        addresses: The address of each of the guest's devices, in their order.
+        diagnostics: What the administrator should know about it.
     """
 
     phbs: tuple[Phb, ...]

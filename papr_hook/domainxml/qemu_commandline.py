@@ -36,11 +36,13 @@ class Commandline:
         buses: Indexes of pci-roots that a device is on.
         uses_last_bus: A device is on the pci-root with the highest index, whichever that is.
         targets: Target indexes of host bridges that it adds.
+        slots: Slots of PHB 0 that a device names as its own.
     """
 
     buses: frozenset[int] = frozenset()
     uses_last_bus: bool = False
     targets: frozenset[int] = frozenset()
+    slots: frozenset[int] = frozenset()
 
 
 def read_commandline(root: etree._Element, aliases: Mapping[str, int]) -> Commandline:
@@ -59,12 +61,27 @@ def read_commandline(root: etree._Element, aliases: Mapping[str, int]) -> Comman
     homeless = [d for d in others if "bus" not in d and not _ELSEWHERE.match(d["driver"])]
     if any("json" not in d for d in homeless) or any(_is_old_option(*option) for option in options):
         buses.add(0)
+    on_phb_0 = [
+        d for d in others if 0 in _bus_index(d.get("bus", "pci.0"), aliases) and not _ELSEWHERE.match(d["driver"])
+    ]
     targets = (_parse_index(bridge.get("index", "")) for bridge in bridges)
     return Commandline(
         frozenset(buses),
         any("json" in d for d in homeless),
         frozenset(target for target in targets if target is not None),
+        frozenset(slot for slot in map(_slot, on_phb_0) if slot is not None),
     )
+
+
+def _slot(properties: Mapping[str, str]) -> int | None:
+    """Return the slot that a device names as its own, or None.
+
+    QEMU reads addr as hexadecimal numbers, SLOT or SLOT.FUNCTION (set_pci_devfn in its
+    hw/core/qdev-properties-system.c).
+    """
+    text = properties.get("addr", "")
+    match = re.fullmatch(r"(?:0[xX])?([0-9a-fA-F]{1,2})(?:\.[0-9a-fA-F]+)?", text)
+    return int(match.group(1), 16) if match is not None else None
 
 
 def _parse_index(text: str) -> int | None:

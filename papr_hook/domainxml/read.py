@@ -12,6 +12,7 @@ from lxml import etree
 from ..errors import InputError
 from ..model import MAX_PHBS, Bridge, Device, Guest, PciAddress, Phb
 from . import controllers, numa, scsi, text
+from .identity import read_identity, read_rank
 from .implicit import ImplicitDevice, implicit_devices
 from .pci_devices import USB2_FUNCTIONS, address_element, device_kind, sits_on_pci
 from .qemu_commandline import read_commandline
@@ -114,18 +115,20 @@ def _read_guest(
         devices: What sits on PCI.
         indexes: The index of each controller.
     """
-    mode, spares = _override(root)
+    mode, spares, reserve = _override(root)
     taken = read_commandline(root, {_alias(e): indexes[e] for e in pci if _alias(e)})
     return Guest(
         name=root.findtext("name", "").strip() or "(no name)",
         phbs=tuple(_phb(e, indexes[e]) for e in pci if _model(e) == "pci-root"),
         bridges=tuple(_bridge(e, indexes[e]) for e in pci if _model(e) != "pci-root"),
         devices=devices,
-        occupied=frozenset(bus for bus in taken.buses if bus < MAX_PHBS),
-        last_occupied=taken.uses_last_bus,
-        taken_targets=taken.targets,
+        commandline_buses=frozenset(bus for bus in taken.buses if bus < MAX_PHBS),
+        commandline_slots=taken.slots,
+        commandline_uses_last_bus=taken.uses_last_bus,
+        commandline_targets=taken.targets,
         mode=mode,
         spares=spares,
+        reserve=reserve,
         cells=numa.read_cells(root),
         memory=numa.read_memory(root),
         vfio=numa.needs_vfio(elements),
@@ -142,7 +145,19 @@ def _read_devices(
     ordinals = _ordinals(elements)
     devices = tuple(_device(e, indexes, ordinals[e]) for e in placed)
     _refuse_clashes(devices)
-    return devices + tuple(Device(name=extra.name) for extra in added)
+    return devices + tuple(map(_implicit, added))
+
+
+def _implicit(extra: ImplicitDevice) -> Device:
+    """Return the device that libvirt would add."""
+    element = extra.make_element()
+    index = read_decimal(element, "index")
+    return Device(
+        name=extra.name,
+        kind=device_kind(element),
+        identity=read_identity(element, index),
+        rank=read_rank(element, index),
+    )
 
 
 def _ordinals(elements: list[etree._Element]) -> dict[etree._Element, int]:
@@ -203,6 +218,7 @@ def _phb(element: etree._Element, index: int) -> Phb:
         target=read_number(written, "index", 0, controllers.MAX_INDEX) if written is not None else None,
         node=cell,
         line=source_line(element),
+        named=_alias(element).startswith("ua-"),
     )
 
 
@@ -220,16 +236,21 @@ def _device(element: etree._Element, indexes: Mapping[etree._Element, int], ordi
     model = element.get("model", "")
     is_usb2 = kind == "controller usb" and model in USB2_FUNCTIONS
     network = source.get("network") if source is not None else None
+    index = indexes.get(element)
+    host = _source(element) if passthrough and not mediated else None
     return Device(
         name=_name(element, indexes, ordinal),
+        kind=kind,
+        identity=str(host) if kind == "hostdev pci" and host is not None else read_identity(element, index),
+        rank=read_rank(element, index),
         line=source_line(element),
         address=_address(element),
         passthrough=passthrough,
-        source=_source(element) if passthrough and not mediated else None,
-        mediated=mediated,
+        source=host,
+        is_mdev=mediated,
         network=network if element.tag == "interface" else None,
-        companions=f"usb {indexes[element]}" if is_usb2 else None,
-        function=USB2_FUNCTIONS[model] if is_usb2 else 0,
+        usb2_group=f"usb {indexes[element]}" if is_usb2 else None,
+        usb2_function=USB2_FUNCTIONS[model] if is_usb2 else 0,
     )
 
 
@@ -326,15 +347,26 @@ def _unassigned(elements: list[etree._Element]) -> Iterator[PciAddress]:
                 yield source
 
 
-def _override(root: etree._Element) -> tuple[str | None, int | None]:
-    """Return mode and spares of the guest's own papr:layout, None if absent."""
+def _override(root: etree._Element) -> tuple[str | None, int | None, frozenset[int]]:
+    """Return mode, spares and reserve of the guest's own papr:layout; None and nothing if absent."""
     found = root.find(f"metadata/{PAPR}layout")
     if found is None:
-        return None, None
+        return None, None, frozenset()
     mode = found.get("mode")
     if mode not in (None, "auto", "keep"):
         raise InputError(f"<papr:layout>: mode='{shorten(mode)}' is not auto or keep", source_line(found))
     spares = read_decimal(found, "spares")
     if spares is not None and spares > 30:
         raise InputError(f"<papr:layout>: spares='{spares}' is more than 30", source_line(found))
-    return mode, spares
+    return mode, spares, _reserve(found)
+
+
+def _reserve(layout: etree._Element) -> frozenset[int]:
+    """Return the bus indexes that a papr:layout reserves."""
+    words = layout.get("reserve", "").split()
+    numbers = [parse_decimal(word) for word in words]
+    for word, number in zip(words, numbers):
+        if number is None or number >= MAX_PHBS:
+            text = f"<papr:layout>: reserve='{shorten(word)}' is not a bus index from 0 to {MAX_PHBS - 1}"
+            raise InputError(text, source_line(layout))
+    return frozenset(number for number in numbers if number is not None)

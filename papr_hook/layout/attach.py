@@ -73,8 +73,8 @@ class AttachView:
         used = {address.bus for group in self.groups for address in self._addresses(group)}
         used |= {bridge.address.bus for bridge in self.guest.bridges if bridge.address is not None}
         indexes = {phb.index for phb in self.guest.phbs}
-        if not self.running and not self.guest.last_occupied:
-            indexes |= set(range(max(indexes, default=0) + 1, MAX_PHBS - len(self.guest.taken_targets)))
+        if not self.running and not self.guest.commandline_uses_last_bus:
+            indexes |= set(range(max(indexes, default=0) + 1, MAX_PHBS - len(self.guest.commandline_targets)))
         return frozenset(indexes - used - self._closed_buses)
 
     @property
@@ -155,9 +155,9 @@ def _join_group(views: Sequence[AttachView], addresses: frozenset[PciAddress]) -
     first = min(addresses)
     if views[0].group.endpoint:
         return PciAddress(bus=first.bus, slot=_find_free_slot(views, first.bus))
-    if any(address.function == device.function for address in addresses):
-        raise NoSpareError(f"{device}: function {device.function} of its slot is in use")
-    return PciAddress(bus=first.bus, slot=first.slot, function=device.function)
+    if any(address.function == device.usb2_function for address in addresses):
+        raise NoSpareError(f"{device}: function {device.usb2_function} of its slot is in use")
+    return PciAddress(bus=first.bus, slot=first.slot, function=device.usb2_function)
 
 
 def _find_free_slot(views: Sequence[AttachView], bus: int) -> int:

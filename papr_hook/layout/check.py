@@ -71,7 +71,7 @@ def _target_fault(phb: Phb, targets: Mapping[int | None, int], guest: Guest) -> 
         return "has no target index"
     if not 0 <= phb.target < MAX_PHBS:
         return f"has target index {phb.target}; use 0 to {MAX_PHBS - 1}"
-    if targets[phb.target] > 1 or phb.target in guest.taken_targets:
+    if targets[phb.target] > 1 or phb.target in guest.commandline_targets:
         return f"has target index {phb.target}, which is used twice"
     if (phb.index == 0) != (phb.target == 0):
         return f"has target index {phb.target}; target index 0 belongs to index 0"
@@ -163,7 +163,7 @@ def _missing_function_0(guest: Guest, groups: tuple[DeviceGroup, ...]) -> Iterat
     for group in groups:
         slots: dict[tuple[int, int], list[Device]] = {}
         for device in (guest.devices[member] for member in group.members):
-            if device.address is not None and device.companions is None:
+            if device.address is not None and device.usb2_group is None:
                 slots.setdefault((device.address.bus, device.address.slot), []).append(device)
         for there in slots.values():
             lowest = min(device.address.function for device in there if device.address is not None)

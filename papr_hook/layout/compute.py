@@ -77,9 +77,9 @@ def measure(guest: Guest, groups: Iterable[DeviceGroup], spares: int) -> Room:
     """
     endpoints = [group.endpoint for group in groups]
     return Room(
-        ceiling=MAX_PHBS - len(guest.taken_targets),
+        ceiling=MAX_PHBS - len(guest.commandline_targets),
         reserved=reserved_buses(guest),
-        tail=int(guest.last_occupied),
+        tail=int(guest.commandline_uses_last_bus),
         endpoints=sum(endpoints),
         emulated=len(endpoints) - sum(endpoints),
         floor=min(spares, 1),
@@ -90,7 +90,7 @@ def reserved_buses(guest: Guest) -> frozenset[int]:
     """Buses that the commandline uses, and empty vPHBs that a person bound to a NUMA node."""
     used = {device.address.bus for device in guest.devices if device.address is not None}
     bound = {phb.index for phb in guest.phbs if phb.node is not None and phb.index not in used and phb.index < MAX_PHBS}
-    return frozenset(bound | guest.occupied)
+    return frozenset(bound | guest.commandline_buses)
 
 
 def empty_vphbs(guest: Guest) -> set[int]:
@@ -144,7 +144,7 @@ def layout(guest: Guest, spares: int, topology: HostTopology) -> Layout:
     room = measure(guest, groups, spares)
     if room.shortage is not None:
         raise LayoutError(room.shortage)
-    if 0 in guest.taken_targets:
+    if 0 in guest.commandline_targets:
         text = "the qemu:commandline adds a PHB with index 0, which every pseries guest has already"
         raise LayoutError(error(Name.COMMANDLINE_PHB, text))
     homes = homes_of(guest, groups)
@@ -280,7 +280,7 @@ def _phbs(guest: Guest, plan: _Plan, topology: HostTopology) -> tuple[Phb, ...]:
     for phb in guest.phbs:
         had.setdefault(phb.index, phb)
     targets = {0: 0}
-    taken = {0} | set(guest.taken_targets)
+    taken = {0} | set(guest.commandline_targets)
     for index in range(1, plan.count):
         target = had[index].target if index in had else None
         if target is not None and 0 < target < MAX_PHBS and target not in taken:
@@ -365,10 +365,10 @@ def _functions(guest: Guest, card: list[int], used: set[int]) -> dict[int, int]:
     used: the functions of the slot that are taken already.
     """
     devices = {member: guest.devices[member] for member in card}
-    if any(device.companions is not None for device in devices.values()):
+    if any(device.usb2_group is not None for device in devices.values()):
         found: dict[int, int] = {}
         for member, device in devices.items():
-            choices = (device.function, *range(_FUNCTIONS))
+            choices = (device.usb2_function, *range(_FUNCTIONS))
             found[member] = next(number for number in choices if number not in {*used, *found.values()})
         return found
     wanted = {member: device.address.function if device.address else 0 for member, device in devices.items()}

@@ -72,7 +72,7 @@ def unresolved_hostdevs(guest: Guest, topology: HostTopology) -> Iterator[Diagno
 def _unresolved(device: Device, topology: HostTopology) -> str | None:
     """Return why a device's endpoint is unknown, or None if it is known or the device is not passed through."""
     if device.source is None:
-        return "names no host device" if device.passthrough and not device.mediated else None
+        return "names no host device" if device.passthrough and not device.is_mdev else None
     if device.source not in topology.devices:
         return "is not on this host, so its IOMMU group is unknown"
     return "is in no IOMMU group on this host" if device.source not in topology.iommu_groups else None

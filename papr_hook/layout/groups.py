@@ -57,9 +57,9 @@ def _keys(device: Device, topology: HostTopology) -> Iterator[Hashable]:
     if iommu_group is not None:
         yield "iommu_group", iommu_group
         return
-    if device.companions is not None:
-        yield "companions", device.companions
+    if device.usb2_group is not None:
+        yield "usb2", device.usb2_group
     if device.address is not None:
         at = device.address
         # A USB 2 set has functions of its own, so what else is in its slot is another device.
-        yield "slot", is_endpoint(device, topology), device.companions, at.domain, at.bus, at.slot
+        yield "slot", is_endpoint(device, topology), device.usb2_group, at.domain, at.bus, at.slot

@@ -100,7 +100,7 @@ def what_complies_stays(done: Done) -> None:
         # More vPHBs may be all that is missing: in a gap, where a device is, or for what the commandline puts last.
         there = {phb.index for phb in guest.phbs}
         gap = len(there) <= max(there) or any(place.bus not in there for place in done.layout.addresses)
-        assert gap or guest.last_occupied, [str(violation) for violation in done.violations]
+        assert gap or guest.commandline_uses_last_bus, [str(violation) for violation in done.violations]
 
 
 def what_is_alone_stays(done: Done) -> None:
@@ -118,13 +118,13 @@ def what_is_alone_stays(done: Done) -> None:
         at = device.address
         if at is None or at.domain or not at.slot or at.bus >= MAX_PHBS or at.bus not in phbs or on_bus[at.bus] > 1:
             continue
-        if device.passthrough or device.companions is not None or device.network in done.case.topology.hostdev_networks:
+        if device.passthrough or device.usb2_group is not None or device.network in done.case.topology.hostdev_networks:
             continue
         assert place == at, device
         phb = phbs[at.bus]
         assert after[at.bus].node == phb.node
         good = phb.target is not None and (phb.target == 0) == (phb.index == 0) and phb.target < MAX_PHBS
-        if good and targets[phb.target] == 1 and phb.target not in guest.taken_targets:
+        if good and targets[phb.target] == 1 and phb.target not in guest.commandline_targets:
             assert after[at.bus].target == phb.target
 
 

@@ -38,3 +38,7 @@ class ConfError(PaprHookError):
 
 class LibvirtError(PaprHookError):
     """libvirt could not be reached, or refused what it was asked."""
+
+
+class SetupError(PaprHookError):
+    """The gateway, or the files of papr-hook, could not be set up or removed."""

@@ -16,6 +16,6 @@ COMMANDS: Final[Mapping[str, str]] = {
     "show": "draw the vPHBs of a guest and the devices on them",
     "adopt": "lay out the guests that are defined on a host",
     "attach": "attach a device to a guest, on a vPHB of its own",
-    "gateway": "serve libvirt clients, and lay out the guests that they define and start",
+    "gateway": "serve libvirt clients in place of libvirt, or set up where they connect",
 }
 """The commands in the order of --help, each with its summary."""

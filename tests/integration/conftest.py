@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image
+from tests.harness import guest_image as guest
 from tests.harness.libvirt_host import Host
 
 
@@ -29,41 +29,41 @@ def root() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def image(root: Path) -> guest_image.Image:
+def image(root: Path) -> guest.Image:
     """Build what a test guest boots."""
     cache = os.environ.get("PAPR_TEST_CACHE")
-    return guest_image.build(Path(cache).resolve() if cache else root / "cache")
+    return guest.build(Path(cache).resolve() if cache else root / "cache")
 
 
 @pytest.fixture(scope="session")
-def capability_cache(root: Path) -> Path:
+def seed(root: Path) -> Path:
     """Probe the emulators' capabilities, once for all hosts."""
-    path = root / "capabilities"
-    with Host(root, "probing") as host:
+    path = root / "seed"
+    with Host(root, "seed-host") as host:
         host.virsh("domcapabilities", "--arch", "ppc64", "--machine", "pseries", "--virttype", "qemu")
         host.save_cache(path)
     return path
 
 
 @pytest.fixture(scope="session")
-def host(root: Path, capability_cache: Path) -> Iterator[Host]:
+def host(root: Path, seed: Path) -> Iterator[Host]:
     """Start a host that all tests share: a test removes from it what it put there."""
-    with Host(root, "host", capability_cache) as one:
+    with Host(root, "host", seed) as one:
         yield one
 
 
 @pytest.fixture(scope="session")
-def two_hosts(root: Path, capability_cache: Path) -> Iterator[tuple[Host, Host]]:
+def two_hosts(root: Path, seed: Path) -> Iterator[tuple[Host, Host]]:
     """Start two hosts that all tests share, to migrate a guest from one to the other."""
-    with Host(root, "north", capability_cache) as north, Host(root, "south", capability_cache) as south:
+    with Host(root, "north", seed) as north, Host(root, "south", seed) as south:
         yield north, south
 
 
 @pytest.fixture
-def make_host(root: Path, capability_cache: Path) -> Iterator[Callable[[str], Host]]:
+def make_host(root: Path, seed: Path) -> Iterator[Callable[[str], Host]]:
     """Return what starts a host of a given name, which lives as long as the test. A start takes 0.3 s."""
     with ExitStack() as stack:
-        yield lambda name: stack.enter_context(Host(root, name, capability_cache))
+        yield lambda name: stack.enter_context(Host(root, name, seed))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
-from tests.harness import guest
+from tests.harness import guest_image as guest
 from tests.harness.guest_image import Image
 from tests.harness.libvirt_host import Host
 from tests.helpers import sysfs as hosts
@@ -17,6 +17,8 @@ from tests.helpers.sysfs import Pci
 from tests.unit.test_endpoints import CELLS, hostdev
 
 from . import hooked
+
+pytestmark = pytest.mark.real
 
 KINDS: Mapping[str, Mapping[str, Pci]] = {
     "two-port NIC": hosts.TWO_PORT_NIC,

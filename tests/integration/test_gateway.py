@@ -21,7 +21,7 @@ from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
 from papr_hook.gateway import protocol
 from papr_hook.layout import check
-from tests.harness import guest
+from tests.harness import guest_image as guest
 from tests.harness.guest_image import Image
 from tests.harness.libvirt_host import Host
 from tests.helpers.clients import CONSOLE, EVENTS, PERL
@@ -29,12 +29,14 @@ from tests.helpers.paths import PROJECT
 
 from . import hooked
 
+pytestmark = pytest.mark.real
+
 CLIENTS = "/run/libvirt/libvirt-sock"
 UPSTREAM = "/run/libvirt/upstream/libvirt-sock"
 ADMIN = "libvirtd:///system?socket=/run/libvirt/upstream/libvirt-admin-sock"
 PYTHON = "/usr/bin/python3"
 GROUP = 4242
-START = f"echo $$ >/run/gateway.pid; exec env PYTHONPATH={PROJECT} {PYTHON} -m papr_hook gateway "
+START = f"echo $$ >/run/gateway.pid; exec env PYTHONPATH={PROJECT} {PYTHON} -m papr_hook gateway serve "
 KEEPALIVE = 0x6B656570
 PING, PONG = 1, 2
 CONNECT_GET_CAPABILITIES = 7
@@ -672,7 +674,7 @@ one.listen()
 os.dup2(one.fileno(), 9)
 os.dup2(9, 3)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), PYTHONPATH=sys.argv[2])
-os.execv(sys.executable, [sys.executable, "-m", "papr_hook", "gateway"])
+os.execv(sys.executable, [sys.executable, "-m", "papr_hook", "gateway", "serve"])
 """
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from papr_hook import domainxml
-from tests.harness import guest
-from tests.harness.guest_image import Image
-from tests.harness.guest_inventory import Inventory
+from tests.harness import guest_image as guest
+from tests.harness.guest_image import Image, Inventory
 from tests.harness.libvirt_host import Host
 from tests.helpers.cli import one_line, papr_hook
 from tests.helpers.paths import PROJECT
 
 from . import hooked
+
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from tests.helpers.paths import CORPUS, GOLDEN
 
 from . import devicetree
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture(scope="module")
 def connection(host: Host) -> Iterator[libvirt.virConnect]:

@@ -39,7 +39,8 @@ def test_the_command_page_has_the_options_of_each_command() -> None:
     """papr-hook(1) has every option of --help and no other, by whole words."""
     page = (MANUAL / "papr-hook.1").read_text().replace("\\", "")
     documented = set(OPTION.findall(page.split(".SH SYNOPSIS")[1]))
-    offered = {option for name in COMMANDS for option in OPTION.findall(papr_hook(name, "--help").out)}
+    commands = [(name,) for name in COMMANDS] + [("gateway", action) for action in ("serve", "enable", "disable")]
+    offered = {option for command in commands for option in OPTION.findall(papr_hook(*command, "--help").out)}
     assert documented == offered - {"--help"} | {"--version"}
 
 

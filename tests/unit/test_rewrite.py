@@ -241,9 +241,9 @@ def test_what_libvirt_says_goes_on_as_it_is(noise: bytes, type_: int, serial: in
 
 def test_a_gateway_without_a_socket(tmp_path: Path) -> None:
     """Without a place to listen, or a libvirt whose socket's rights it could take, it says so and ends."""
-    ran = papr_hook("gateway")
+    ran = papr_hook("gateway", "serve")
     assert (ran.status, ran.err) == (2, "papr-hook: systemd passed no sockets, and --listen names none\n")
     nowhere = tmp_path / "upstream"
-    ran = papr_hook("gateway", "--listen", str(tmp_path / "sock"), "--upstream", str(nowhere))
+    ran = papr_hook("gateway", "serve", "--listen", str(tmp_path / "sock"), "--upstream", str(nowhere))
     assert (ran.status, ran.err) == (2, f"papr-hook: {nowhere}: No such file or directory\n")
     assert list(tmp_path.iterdir()) == []

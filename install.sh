@@ -1,62 +1,47 @@
 #!/bin/bash
-# Install papr-hook onto a host that has libvirt, or take it away again. install.sh --help says more.
+# Install papr-hook on a host with libvirt, or uninstall it. install.sh --help says more.
 #
-# Everything is staged beside its place first, and only renamed into place when all of it is there.
-# So whatever fails, or interrupts it, leaves the host as it was.
+# This script brings what the installer needs, Python above all. The installer, in installer/, changes everything or
+# nothing.
 set -euo pipefail
-shopt -s extglob nullglob
 umask 022
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 self=${0##*/}
 
-OLDEST_LIBVIRT=3.6.0   # the first with more than one PHB
-HOOK_DIR_LIBVIRT=6.5.0 # the first that runs hooks/qemu.d
+OLDEST_LIBVIRT=3.6.0 # the first with more than one PHB
 OLDEST_PYTHON=3.9
 PYTHON=/usr/bin/python3 # no other: AppArmor lets a hook of libvirt run what is in /usr/bin
-
-SHARE=/usr/share/papr-hook
-COMMAND=/usr/bin/papr-hook
-MAN=/usr/share/man
-CONF=/etc/papr-hook.conf
-HOOK=/etc/libvirt/hooks/qemu
-# Last among the scripts there: what it says of a refused start is what libvirt then tells the client.
-HOOK_IN_DIR=/etc/libvirt/hooks/qemu.d/90-papr-hook
-NOTES=/run/libvirt/papr-hook
+DISK_KIB=8192           # an installation takes a quarter of that
 
 action=install
-hook_only=
 dry_run=
 root=
+options=() # for the installer
 
-hook=         # where the hook goes
-conf_is_kept= # somebody changed it
-said=()       # for the summary
-
-# shellcheck source=install.d/packages.sh
-. "$here/install.d/packages.sh"
-# shellcheck source=install.d/transaction.sh
-. "$here/install.d/transaction.sh"
-# shellcheck source=install.d/gateway.sh
-. "$here/install.d/gateway.sh"
-# shellcheck source=install.d/daemons.sh
-. "$here/install.d/daemons.sh"
+libvirt=     # version
+manager=()   # the command that installs packages
+refresh=()   # the command that updates its lists
+download=    # its option that only downloads
+packages=()  # needed
+extras=()    # useful
+stayed=      # what a failure does not undo
 
 usage() {
     cat <<END
-usage: $self [--hook-only] [--dry-run] [--root DIR]  install papr-hook, or a newer version over an older one
-       $self --uninstall [--dry-run] [--root DIR]    take it away again
-       $self --try                                   see what it does, without installing anything
+usage: $self [--hook-only] [--dry-run] [--root DIR]  install papr-hook, or upgrade it
+       $self --uninstall [--dry-run] [--root DIR]    uninstall papr-hook
+       $self --try                                   show what papr-hook does, without installing it
 
-  --hook-only  leave the gateway out: guests that do not comply are refused once, no
-               socket of libvirt's is moved, and polkit can ask clients for a password
-  --dry-run    say what would be done, and do nothing
-  --root DIR   put the files below DIR, for a package: nothing is checked, brought or told there
-  --try        on Debian: boot a sample guest on a throwaway libvirt host, which is removed again
-  --help       print this
+  --hook-only  do not enable the gateway: non-compliant guests are refused once, no socket
+               of libvirt is moved, and polkit can prompt clients for a password
+  --dry-run    print what would be done
+  --root DIR   install below DIR for packaging: no checks, no dependencies, no daemon reload
+  --try        on Debian: boot a sample guest on a throwaway libvirt host
+  --help       print this help
 
-Where somebody else's $HOOK is, it stays, and papr-hook's goes into
-${HOOK_IN_DIR%/*}. A changed $CONF is kept.
+An existing /etc/libvirt/hooks/qemu is kept; papr-hook's hook then goes into qemu.d.
+A changed /etc/papr-hook.conf is kept.
 END
 }
 
@@ -65,295 +50,160 @@ fail() {
     exit "${status:-1}"
 }
 
-# attempt COMMAND...: run it; where it fails, the last line that it printed is the message.
+# attempt COMMAND...: run it; if it fails, the last line that it printed is the message.
 attempt() {
     local text
-    text=$("$@" 2>&1) || {
-        text=${text##*$'\n'}
-        text=${text:-"$* failed"}
-        fail "${text#*: line +([0-9]): }; nothing has changed$stayed"
-    }
+    text=$("$@" 2>&1) || fail "${text##*$'\n'}; nothing has changed$stayed"
 }
 
-# older A B: whether version A comes before B.
 older() {
     [ "$1" != "$2" ] && [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]
 }
-
-exists() {
-    [ -e "$1" ] || [ -L "$1" ]
-}
-
-# --- what is asked for ---------------------------------------------------------------------------
 
 parse() {
     while [ $# -gt 0 ]; do
         case $1 in
         --uninstall) action=uninstall ;;
-        --hook-only) hook_only=yes ;;
         --try) action=try ;;
-        --dry-run) dry_run=yes ;;
+        --hook-only) options+=(--hook-only) ;;
+        --dry-run) dry_run=yes options+=(--dry-run) ;;
         --root)
-            [ $# -gt 1 ] || status=2 fail "--root needs a directory"
-            [ -n "$2" ] || status=2 fail "--root needs a directory"
+            [ -n "${2-}" ] || status=2 fail "--root needs a directory"
             root=$(realpath -m -- "$2")
-            [ "$root" != / ] || root=
             shift
             ;;
-        --help | -h)
-            usage
-            exit 0
-            ;;
+        --help | -h) usage && exit 0 ;;
         *) status=2 fail "unknown argument '$1'; see $self --help" ;;
         esac
         shift
     done
-    [ "$action" != try ] || [ -z "$dry_run$root$hook_only" ] || status=2 fail "--try goes with no other option"
-    [ "$action" != uninstall ] || [ -z "$hook_only" ] || status=2 fail "--uninstall takes all of it away"
+    if [ "$root" = / ]; then root=; fi
+    if [ -n "$root" ]; then options+=(--root "$root"); fi
+    case "$action ${options[*]}" in
+    "try "?*) status=2 fail "--try takes no other option" ;;
+    uninstall*--hook-only*) status=2 fail "--uninstall removes everything: it does not take --hook-only" ;;
+    esac
 }
 
-# --- what there is -------------------------------------------------------------------------------
-
-# A tree of one's own needs no root; a host's /etc/libvirt may not even be read without.
-check_user() {
-    [ -n "$root" ] || [ "$(id -u)" -eq 0 ] || fail "needs root, to read and write what is libvirt's"
+check_distribution() {
+    local words
+    # shellcheck source=/dev/null # it is the host's
+    words=$(. /etc/os-release 2>/dev/null && echo " ${ID-} ${ID_LIKE-} ") || words=
+    case $words in
+    *' debian '* | *' ubuntu '*)
+        export DEBIAN_FRONTEND=noninteractive
+        manager=(apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends)
+        refresh=(apt-get -qq update)
+        download=--download-only
+        ;;
+    *' fedora '* | *' rhel '* | *' centos '*)
+        manager=(dnf -q -y)
+        refresh=(dnf -q makecache)
+        download=--downloadonly
+        ;;
+    *)
+        words=$(echo "$words" | xargs)
+        fail "unknown distribution (${words:-no /etc/os-release}): supported are Debian, Ubuntu, Fedora, RHEL and" \
+            "derivatives; elsewhere, --root DIR installs into a directory to package"
+        ;;
+    esac
 }
 
-# is_ours FILE: whether a hook is papr-hook's, of any version.
-is_ours() {
-    [ -f "$1" ] && sed -n '2{/^# papr-hook/p;q}' "$1" | grep -q .
+check_libvirt() {
+    local daemon text=
+    for daemon in virtqemud libvirtd; do
+        text=$(PATH=$PATH:/usr/sbin:/sbin command "$daemon" --version 2>/dev/null) && break
+    done
+    libvirt=$(grep -oE '[0-9]+(\.[0-9]+)+' <<<"$text" | head -n 1) ||
+        fail "no libvirt found, neither virtqemud nor libvirtd: install it first"
+    if older "$libvirt" "$OLDEST_LIBVIRT"; then
+        fail "libvirt $libvirt is too old: $OLDEST_LIBVIRT is the first that gives a guest more than one PHB"
+    fi
+    options+=(--libvirt "$libvirt")
 }
 
-choose_hook() {
-    hook=$HOOK
-    if exists "$root$HOOK" && ! is_ours "$root$HOOK"; then
-        hook=$HOOK_IN_DIR
-        [ -z "$libvirt" ] || ! older "$libvirt" "$HOOK_DIR_LIBVIRT" ||
-            fail "$HOOK is somebody else's, and libvirt $libvirt runs no other: take it away first, or bring libvirt" \
-                "$HOOK_DIR_LIBVIRT or later, which runs those in ${HOOK_IN_DIR%/*} too"
+check_python() {
+    local version
+    [ -e "$PYTHON" ] || [ -L "$PYTHON" ] || return 0
+    case $(readlink -f "$PYTHON") in
+    /usr/bin/*) ;;
+    *) fail "$PYTHON leads out of /usr/bin, to $(readlink -f "$PYTHON"), which libvirt's hooks may not run" ;;
+    esac
+    version=$("$PYTHON" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+        fail "$PYTHON does not work"
+    if older "$version" "$OLDEST_PYTHON"; then
+        fail "$PYTHON is Python $version: papr-hook needs $OLDEST_PYTHON or later"
     fi
 }
 
-# sample: print the configuration that this version comes with.
-sample() {
-    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here "$PYTHON" -c \
-        'import sys; from papr_hook.config import sample_config; sys.stdout.write(sample_config())'
-}
-
-# Whether somebody changed the configuration: it is not what the version that is there came with, nor what this does.
-judge_conf() {
-    conf_is_kept=
-    exists "$root$CONF" || return 0
-    ! cmp -s "$root$CONF" "$root$SHARE/papr-hook.conf" || return 0
-    ! sample 2>/dev/null | cmp -s "$root$CONF" - || return 0
-    conf_is_kept=yes
-}
-
-# --- installing ----------------------------------------------------------------------------------
-
-stage_share() {
-    make_directory "$root${SHARE%/*}"
-    attempt copy_share "$(new "$SHARE")"
-    targets+=("$SHARE")
-}
-
-copy_share() {
-    rm -rf "$1" && mkdir "$1" && cp -R "$here/papr_hook" "$1" &&
-        find "$1" -name __pycache__ -prune -exec rm -rf {} + && chmod -R u=rwX,go=rX "$1"
-}
-
-command_text() {
-    cat <<END
-#!$PYTHON
-"""The papr-hook command; its modules are in $SHARE."""
-import sys
-
-sys.path[0] = "$SHARE"
-
-from papr_hook.cli import run
-
-run()
-END
-}
-
-stage_man() {
-    local page target
-    for page in "$here"/man/papr-hook*.[158]; do
-        stage "$MAN/man${page##*.}/${page##*/}" 644 cat "$page"
-    done
-    # Pages that only an older version has.
-    for page in "$root$MAN"/man[158]/papr-hook*; do
-        target=${page#"$root"}
-        exists "$(new "$target")" || targets+=("$target")
+# check_disk: packages are only installed on a host that papr-hook itself can be installed on.
+check_disk() {
+    local directory free
+    for directory in /etc /usr/bin /usr/share /usr/lib; do
+        [ -w "$directory" ] || fail "$directory: Read-only file system; nothing has changed"
+        free=$(df -k --output=avail "$directory" | tail -n 1)
+        [ "$free" -ge "$DISK_KIB" ] || fail "$directory: No space left on device; nothing has changed"
     done
 }
 
-stage_all() {
-    stage_share
-    stage "$COMMAND" 755 command_text
-    stage_man
-    stage "$hook" 755 cat "$here/hooks/qemu"
-    [ -z "$gateway" ] || stage_gateway
-    stage_old_conf
+find_packages() {
+    local module
+    [ -x "$PYTHON" ] || packages+=(python3)
+    for module in lxml libvirt; do
+        imports "$module" || packages+=("python3-$module")
+    done
+    imports rich || extras+=(python3-rich)
 }
 
-# finish_staging: what needs Python, which may have come with the packages.
-finish_staging() {
-    attempt write "$(new "$SHARE")/papr-hook.conf" 644 sample
-    if [ -z "$conf_is_kept" ]; then
-        targets=("$CONF" "${targets[@]}")
-        make_directory "$root/etc"
-        attempt cp "$(new "$SHARE")/papr-hook.conf" "$(new "$CONF")"
+imports() {
+    "$PYTHON" -I -c "import $1" 2>/dev/null
+}
+
+add_packages() {
+    local package
+    if [ -n "$dry_run" ]; then
+        for package in "${packages[@]}" "${extras[@]}"; do
+            printf '  %-30s %s\n' "$package" "would be installed with ${manager[0]}"
+        done
+        return
     fi
-    # A package's own tools compile it for the Python that it will meet.
-    [ -n "$root" ] || attempt "$PYTHON" -I -m compileall -q -d "$SHARE/papr_hook" "$(new "$SHARE")/papr_hook"
-}
-
-# retire: what is to be where it belongs, and where an earlier version had it no longer.
-retire() {
-    local other
-    for other in "$HOOK" "$HOOK_IN_DIR"; do
-        [ "$other" = "$hook" ] || ! is_ours "$root$other" || targets+=("$other")
-    done
-    for other in $(our_units); do
-        exists "$(new "$other")" || targets+=("$other")
-    done
-}
-
-relabel() {
-    [ -n "$root" ] || ! command -v restorecon >/dev/null || restorecon -R "${targets[@]}" 2>/dev/null || true
-}
-
-install_all() {
-    check_user
-    if [ -z "$root" ]; then
-        check_distribution
-        check_libvirt
+    check_disk
+    if [ ${#packages[@]} -gt 0 ]; then
+        echo "$self: installing ${packages[*]} with ${manager[0]}"
+        attempt add "${packages[@]}"
+        stayed="; these packages remain installed: ${packages[*]}"
         check_python
-        find_packages
     fi
-    choose_hook
-    choose_gateway
-    judge_conf
-    find_active
-    [ -z "$dry_run" ] || return 0
-    remove_staged
-    stage_all
-    bring_packages
-    finish_staging
-    retire
-    commit
-    relabel
-    tell_daemons
+    for package in "${extras[@]}"; do
+        add "$package" >/dev/null 2>&1 || echo "$self: $package is not available; only 'papr-hook show' needs it"
+    done
 }
 
-# --- uninstalling --------------------------------------------------------------------------------
-
-find_installed() {
-    local target page
-    judge_conf
-    for target in "$HOOK" "$HOOK_IN_DIR"; do
-        ! is_ours "$root$target" || targets+=("$target")
-    done
-    for target in "$COMMAND" "$SHARE"; do
-        ! exists "$root$target" || targets+=("$target")
-    done
-    for page in "$root$MAN"/man[158]/papr-hook*; do
-        targets+=("${page#"$root"}")
-    done
-    for target in $(our_units); do
-        targets+=("$target")
-    done
-    [ -n "$conf_is_kept" ] || ! exists "$root$CONF" || targets+=("$CONF")
-}
-
-uninstall_all() {
-    check_user
-    find_installed
-    find_active
-    [ -z "$dry_run" ] || return 0
-    remove_staged
-    stage_old_conf
-    [ ${#targets[@]} -gt 0 ] || return 0
-    commit
-    [ -n "$root" ] || rm -rf "$NOTES"
-    tell_daemons
-}
-
-# --- what it says --------------------------------------------------------------------------------
-
-version() {
-    sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$here/papr_hook/__init__.py"
-}
-
-line() {
-    printf '  %-30s %s\n' "$1" "$2"
-}
-
-pages() {
-    local page names=()
-    for page in "$here"/man/papr-hook*.[158]; do
-        names+=("${page##*/}")
-    done
-    echo "${names[*]}"
-}
-
-say_installed() {
-    local entry would=is
-    [ -z "$dry_run" ] || would="would be"
-    echo "papr-hook $(version) $would installed${root:+ below $root}:"
-    line "$SHARE" "its modules"
-    line "$COMMAND" "the command"
-    line "$hook" "libvirt's hook$([ "$hook" = "$HOOK" ] || echo ", after the $HOOK that is there")"
-    say_gateway
-    line "$MAN" "manual pages: $(pages)"
-    line "$CONF" "the settings$([ -z "$conf_is_kept" ] || echo ": kept as they are")"
-    for entry in "${packages[@]}" "${extras[@]}"; do
-        [ -z "$dry_run" ] || line "$entry" "would be brought with ${manager[0]}"
-    done
-    for entry in "${said[@]}"; do
-        line "${entry%%|*}" "${entry#*|}"
-    done
-    [ -z "$root$dry_run" ] || return 0
-    echo "Guests that run are left alone. A pseries guest whose layout is not PAPR's is"
-    if [ -n "$gateway" ]; then
-        echo "laid out when it is defined, created or started. 'papr-hook adopt' lays out all now."
-    else
-        echo "refused at its next cold start, with the reason, and laid out: it starts when"
-        echo "started again. 'papr-hook adopt' lays out all guests now."
-    fi
-}
-
-say_uninstalled() {
-    local entry would=is
-    [ -z "$dry_run" ] || would="would be"
-    if [ ${#targets[@]} -eq 0 ]; then
-        echo "papr-hook is not installed${root:+ below $root}: nothing to do"
-    else
-        echo "papr-hook $would uninstalled${root:+ below $root}; gone:"
-        for entry in "${targets[@]}"; do
-            [[ $entry == /etc/libvirt/*.conf ]] || echo "  $entry"
-        done
-        for entry in "${said[@]}"; do
-            line "${entry%%|*}" "${entry#*|}"
-        done
-    fi
-    [ -z "$conf_is_kept" ] || echo "$CONF was changed by somebody, and is kept."
+# add PACKAGE...: install packages. The download can be interrupted, but not what follows.
+add() {
+    "${manager[@]}" install "$download" "$@" || { "${refresh[@]}" && "${manager[@]}" install "$download" "$@"; } || return
+    (trap '' INT TERM HUP && "${manager[@]}" install "$@")
 }
 
 main() {
     parse "$@"
-    [ "$action" != try ] || exec "$here/demo/run"
-    trap roll_back EXIT
-    trap interrupted INT TERM HUP
-    if [ "$action" = install ]; then
-        install_all
-        say_installed
-    else
-        uninstall_all
-        say_uninstalled
+    if [ "$action" = try ]; then exec "$here/demo/run"; fi
+    [ -n "$root" ] || [ "$(id -u)" -eq 0 ] || fail "must be run as root"
+    trap 'status=130 fail "interrupted; nothing has changed$stayed"' INT TERM HUP
+    check_python
+    if [ "$action$root" = install ]; then
+        check_distribution
+        check_libvirt
+        find_packages
+        add_packages
     fi
-    done_with=yes
+    if [ ! -x "$PYTHON" ]; then
+        [ -n "$dry_run" ] || fail "$PYTHON is missing: install python3 first"
+        echo "$self: the rest is only known once these packages are installed"
+        exit
+    fi
+    cd "$here"
+    exec "$PYTHON" -EsB -m installer "$action" "${options[@]}" --stayed "$stayed"
 }
 
 main "$@"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image
+from tests.harness import guest_image as guest
 
 from .hosts import RELEASES, BootedHost, make_root
 
@@ -35,9 +35,9 @@ def roots(cache: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def image(cache: Path) -> guest_image.Image:
+def image(cache: Path) -> guest.Image:
     """Build what a test guest boots."""
-    return guest_image.build(cache)
+    return guest.build(cache)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from tests.harness import guest_image
+from tests.harness import guest_image as guest
 from tests.helpers.paths import PROJECT
 
 RELEASES = ("bookworm", "trixie")
@@ -45,7 +45,7 @@ CHECKOUT = "/srv/papr-hook"
 
 PARTS = (
     "install.sh",
-    "install.d",
+    "installer",
     "hooks",
     "init.d",
     "man",
@@ -71,8 +71,8 @@ def make_root(release: str, directory: Path, init: str = "systemd") -> Path:
         fresh = Path(name) / "root"
         argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES + INITS[init])}"]
         argv += ["--aptopt=APT::Install-Recommends false", "--dpkgopt=force-unsafe-io"]
-        # guest_image.build() finds the mirror of the machine's own apt the same way.
-        done = subprocess.run([*argv, release, str(fresh), guest_image.mirror()], capture_output=True, text=True)
+        # guest.build() finds the mirror of the machine's own apt the same way.
+        done = subprocess.run([*argv, release, str(fresh), guest.mirror()], capture_output=True, text=True)
         if done.returncode != 0:
             raise HostError(f"{release}: mmdebstrap: status {done.returncode}\n{done.stderr}")
         if init == "systemd":

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import guest
+from tests.harness import guest_image as guest
 from tests.harness.guest_image import Image
 from tests.helpers.clients import CONSOLE, EVENTS, PERL
 
 from .hosts import BootedHost
 from .test_gateway import pci_roots
 from .test_install import CLIENTS, CONF, CROWDED, GATEWAY, INSTALL, UPSTREAM, directly, wait
+
+pytestmark = pytest.mark.real
 
 URI = "qemu:///system?socket="
 CLIENT_PACKAGES = "virtinst libsys-virt-perl ipxe-qemu"

@@ -28,6 +28,8 @@ from .test_install import (
     wait,
 )
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture
 def gated(host: BootedHost) -> Iterator[BootedHost]:

@@ -17,6 +17,8 @@ from tests.helpers.cli import one_line
 
 from .hosts import CHECKOUT, BootedHost
 
+pytestmark = pytest.mark.real
+
 INSTALL = f"{CHECKOUT}/install.sh"
 HOOK = "/etc/libvirt/hooks/qemu"
 OURS_IN_DIR = "/etc/libvirt/hooks/qemu.d/90-papr-hook"

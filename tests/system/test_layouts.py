@@ -20,6 +20,8 @@ from tests.integration.test_judge import STARTED, check_device_tree, disks_of, p
 
 from .hosts import BootedHost
 
+pytestmark = pytest.mark.real
+
 DISKS = Path("/var/tmp/judged")
 
 # Defines each layout and keeps what libvirt makes of it; of one that it does not take, what it says against it, and

@@ -14,6 +14,8 @@ from .hosts import BootedHost
 from .test_gateway import pci_roots, verify
 from .test_install import CROWDED, INSTALL, ours, snapshot, wait
 
+pytestmark = pytest.mark.real
+
 SOCKET = "/run/libvirt/virtqemud-sock"
 UPSTREAM = "/run/libvirt/upstream/virtqemud-sock"
 GATEWAY = "papr-hook-gateway@virtqemud"

@@ -11,6 +11,8 @@ from .hosts import BootedHost, SysvHost, make_root
 from .test_gateway import answers, pci_roots
 from .test_install import CLIENTS, CROWDED, INSTALL, install, ours, snapshot, wait
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture(scope="module")
 def host(cache: Path) -> Iterator[BootedHost]:

@@ -16,6 +16,8 @@ from .conftest import started
 from .hosts import CHECKOUT, BootedHost
 from .test_install import HOOK, descendants, snapshot, wait
 
+pytestmark = pytest.mark.real
+
 TRY = f"{CHECKOUT}/install.sh"
 
 SHOWN = (

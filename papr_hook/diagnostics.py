@@ -54,6 +54,7 @@ class Name(Enum):
     UNEVEN_SHARING = "uneven-sharing"
     SHARED_VPHB = "shared-vphb"
     HARD_LIMIT = "hard-limit"
+    NIC_RENAMED = "nic-renamed"
 
     @property
     def rule(self) -> Rule | None:
@@ -85,6 +86,7 @@ _RULES: dict[Name, Rule | None] = {
     Name.UNEVEN_SHARING: Rule.CEILING,
     Name.SHARED_VPHB: Rule.CEILING,
     Name.HARD_LIMIT: None,
+    Name.NIC_RENAMED: None,
 }
 
 

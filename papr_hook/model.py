@@ -57,6 +57,7 @@ class Device:
         network: The libvirt network that an interface is connected to, which may hand out host devices.
         usb2_group: Devices with the same key are functions of one USB 2 controller.
         usb2_function: The function that such a controller has in the ICH9's layout.
+        multifunction: Whether its address asks for the multifunction bit of its PCI header type.
     """
 
     name: str
@@ -71,11 +72,17 @@ class Device:
     network: str | None = None
     usb2_group: str | None = None
     usb2_function: int = 0
+    multifunction: bool = False
 
     @property
     def is_interface(self) -> bool:
         """Whether it is a network interface, emulated or not."""
         return self.kind == "interface"
+
+    @property
+    def mac(self) -> str | None:
+        """The MAC address of a network interface in lower case, or None if none is written."""
+        return self.identity.lower() if self.is_interface and self.identity is not None else None
 
     def __str__(self) -> str:
         return self.name

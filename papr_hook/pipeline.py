@@ -9,7 +9,7 @@ from .config import Config
 from .diagnostics import Diagnostic, Name, Severity, error
 from .errors import LayoutError
 from .host import topology
-from .layout import check, compute, endpoints, memlock
+from .layout import check, compute, endpoints, memlock, nic_names
 from .model import Guest, HostTopology, Layout
 
 
@@ -20,6 +20,7 @@ class Result:
     data: the domain XML with the layout, or the same bytes if nothing changed.
     layout: the layout, or None if the guest is not to be laid out.
     changed: whether data differs from the domain XML that was analyzed.
+    moves: the network interfaces that get another address in the guest.
     diagnostics: what the administrator should know about it; none of them is an error.
     """
 
@@ -27,6 +28,7 @@ class Result:
     layout: Layout | None
     changed: bool
     diagnostics: tuple[Diagnostic, ...] = ()
+    moves: tuple[nic_names.NicMove, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ class Analysis:
         assert whole.domain.guest is not None
         made = compute.layout(whole.domain.guest, self.spares, whole.topology)
         data = domainxml.write(whole.domain, made)
-        return Result(data, made, data != self.domain.data, (*made.diagnostics, *_diagnostics(whole, made)))
+        moves = nic_names.find_moves(whole.domain.guest, made, whole.topology)
+        notes = (move.diagnostic() for move in moves)
+        diagnostics = (*made.diagnostics, *_diagnostics(whole, made), *notes)
+        return Result(data, made, data != self.domain.data, diagnostics, moves)
 
     def _completed(self) -> Analysis:
         """Return the analysis with incomplete endpoints completed, as far as incomplete_pe and the host allow it."""

@@ -10,10 +10,11 @@ from ..errors import InputError
 from ..layout import memlock
 from ..pipeline import Analysis, Result
 from ._io import Io
+from ._links import LinksArgs, add_links, write_links
 from ._options import Source, SourceArgs, add_source, analyze, read_source
 
 
-class LayoutArgs(SourceArgs):
+class LayoutArgs(SourceArgs, LinksArgs):
     """The arguments of the command."""
 
     in_place: bool
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("-i", "--in-place", action="store_true", help="write the result back to FILE")
     output.add_argument("--diff", action="store_true", help="print the changes instead of the result")
     parser.add_argument("-v", "--verbose", action="store_true", help="report the locked-memory limit as well")
+    add_links(parser)
     add_source(parser)
 
 
@@ -40,11 +42,12 @@ def run(args: LayoutArgs, io: Io) -> int:
         result = analysis.apply_layout()
         if args.in_place and result.changed:
             files.replace(args.source, result.data)
-    _report(args, io, source, analysis, result)
+        write_links(args, result.moves)
     if args.diff:
         io.write(_diff(source, result))
     elif not args.in_place:
         io.write(result.data)
+    _report(args, io, source, analysis, result)
     return 0
 
 

@@ -251,7 +251,14 @@ def _device(element: etree._Element, indexes: Mapping[etree._Element, int], ordi
         network=network if element.tag == "interface" else None,
         usb2_group=f"usb {indexes[element]}" if is_usb2 else None,
         usb2_function=USB2_FUNCTIONS[model] if is_usb2 else 0,
+        multifunction=_asks_for_multifunction(element),
     )
+
+
+def _asks_for_multifunction(element: etree._Element) -> bool:
+    """Return whether the address of a device asks for the multifunction bit."""
+    at = element.find("address")
+    return at is not None and at.get("multifunction") == "on"
 
 
 def _name(element: etree._Element, indexes: Mapping[etree._Element, int], ordinal: int) -> str:

@@ -62,6 +62,6 @@ def test_the_manual_lists_every_diagnostic() -> None:
     """papr-hook(8) has a paragraph for each name, with its rule."""
     page = (MANUAL / "papr-hook.8").read_text()
     listed = dict(
-        re.findall(r'^\.IR ([a-z0-9-]+) " \((?:error|warning|warning or error)(?:, )?([a-z]*)\)"$', page, re.M)
+        re.findall(r'^\.IR ([a-z0-9-]+) " \((?:error|warning|warning or error|note)(?:, )?([a-z]*)\)"$', page, re.M)
     )
     assert listed == {name.value: name.rule.value if name.rule is not None else "" for name in Name}

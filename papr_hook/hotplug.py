@@ -111,6 +111,99 @@ def read_request(device: bytes, domain_xmls: Sequence[bytes], config: Config) ->
     return AttachRequest(device, found if len(found) == len(views) else (), config)
 
 
+def keep_address(device: bytes, domain_xmls: Sequence[bytes], config: Config) -> bytes:
+    """Give a device that is updated the address of the device that it replaces.
+
+    libvirt replaces a device in the domain XML for the next start as a whole (qemuDomainUpdateDeviceConfig in its
+    src/qemu/qemu_driver.c). In a running guest it changes the device in place.
+
+    Args:
+        device: The device XML of the update.
+        domain_xmls: The domain XMLs that it applies to.
+        config: The host's settings.
+
+    Returns:
+        The device XML with the address. It is unchanged if it has an address, if the update is not for the next
+        start, or if the running guest has the device at another address.
+
+    Raises:
+        InputError: An XML is not one that libvirt accepts.
+        NoSpareError: The old device is not on PCI, and the guest has no vPHB for the new one.
+    """
+    tree = parse(device)
+    element = tree.getroot()
+    replaced = [_find_replaced(element, domain_xml, config) for domain_xml in domain_xmls]
+    found = [old for old in replaced if old is not None]
+    addresses = {old.address for old in found}
+    if _has_address(element) or len(found) < len(replaced) or all(old.running for old in found) or len(addresses) != 1:
+        return device
+    address = addresses.pop()
+    if address is None:
+        without = [_remove_device(element, domain_xml) for domain_xml in domain_xmls]
+        return read_request(device, without, config).place().device
+    write_address(element, address, shared=any(old.is_multifunction for old in found))
+    return serialise(tree, device)
+
+
+@dataclass(frozen=True)
+class _Replaced:
+    """A device of a domain XML that an update replaces.
+
+    Attributes:
+        address: Its PCI address, or None if it is not on PCI.
+        is_multifunction: Whether its address says that its slot has further functions.
+        running: Whether the domain XML is that of a running guest.
+    """
+
+    address: PciAddress | None
+    is_multifunction: bool
+    running: bool
+
+
+def _find_replaced(device: etree._Element, domain_xml: bytes, config: Config) -> _Replaced | None:
+    """Return the device that an update of a domain XML replaces, or None if there is none for papr-hook."""
+    analysis = pipeline.analyze(domain_xml, config)
+    root = analysis.domain.tree.getroot()
+    same = _same_devices(device, root)
+    if analysis.guest is None or analysis.domain.guest is None or len(same) != 1:
+        return None
+    old = dict(zip(analysis.domain.elements, analysis.guest.devices)).get(same[0])
+    at = same[0].find("address")
+    return _Replaced(
+        address=old.address if old is not None else None,
+        is_multifunction=at is not None and at.get("multifunction") == "on",
+        running=root.get("id") is not None,
+    )
+
+
+def _remove_device(device: etree._Element, domain_xml: bytes) -> bytes:
+    """Return a domain XML without the device that an update replaces."""
+    tree = parse(domain_xml)
+    for old in _same_devices(device, tree.getroot()):
+        parent = old.getparent()
+        if parent is not None:
+            parent.remove(old)
+    return etree.tostring(tree)
+
+
+def _same_devices(device: etree._Element, root: etree._Element) -> list[etree._Element]:
+    return [element for element in root.iterfind("devices/*") if _is_same_device(element, device)]
+
+
+def _is_same_device(element: etree._Element, device: etree._Element) -> bool:
+    """Return whether libvirt takes an element for the device of an update: a disk by its target, a NIC by its MAC."""
+    if element.tag != device.tag:
+        return False
+    path, name = {"disk": ("target", "dev"), "interface": ("mac", "address")}.get(str(device.tag), ("alias", "name"))
+    keys = [found.get(name, "").lower() for found in (element.find(path), device.find(path)) if found is not None]
+    return len(keys) == 2 and keys[0] == keys[1] != ""
+
+
+def _has_address(device: etree._Element) -> bool:
+    at = device.find("address")
+    return at is not None and bool(set(at.attrib) - {"type", "multifunction"})
+
+
 def _read_view(device: etree._Element, domain_xml: bytes, config: Config) -> AttachView | None:
     """Return the guest of a domain XML with the device in it, or None if the device needs no address there."""
     tree = parse(domain_xml)

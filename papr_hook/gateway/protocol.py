@@ -53,16 +53,24 @@ class Procedure(IntEnum):
     DOMAIN_CREATE_XML = 10
     DOMAIN_DEFINE_XML = 11
     DOMAIN_GET_XML_DESC = 14
+    DOMAIN_LOOKUP_BY_UUID = 24
+    DOMAIN_SET_AUTOSTART = 29
     NETWORK_GET_XML_DESC = 43
     NETWORK_LOOKUP_BY_NAME = 46
     CONNECT_DOMAIN_XML_TO_NATIVE = 136
     DOMAIN_IS_ACTIVE = 150
+    DOMAIN_IS_PERSISTENT = 151
     DOMAIN_ATTACH_DEVICE_FLAGS = 160
+    DOMAIN_UPDATE_DEVICE_FLAGS = 174
     DOMAIN_HAS_MANAGED_SAVE_IMAGE = 183
+    DOMAIN_SNAPSHOT_GET_XML_DESC = 186
+    DOMAIN_REVERT_TO_SNAPSHOT = 192
+    DOMAIN_SNAPSHOT_DELETE = 193
     DOMAIN_CREATE_WITH_FLAGS = 196
     DOMAIN_CREATE_XML_WITH_FILES = 309
     DOMAIN_CREATE_WITH_FILES = 310
     DOMAIN_DEFINE_XML_FLAGS = 350
+    DOMAIN_SET_AUTOSTART_ONCE = 450
 
 
 class Type(IntEnum):
@@ -279,6 +287,11 @@ class DomainRef:
     uuid: bytes
     raw: bytes
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether the guest ran when libvirt made this reference: its id is -1 otherwise."""
+        return self.raw[-WORD:] != b"\xff\xff\xff\xff"
+
 
 def uint(value: int) -> bytes:
     """Return an XDR unsigned int."""
@@ -304,6 +317,12 @@ FROM_QEMU = 10
 
 LEVEL_ERROR = 2
 """VIR_ERR_ERROR, same file."""
+
+
+def build_reply(call: Packet, reply: Packet) -> Packet:
+    """Return the reply to a call that another one was made for: its result, or its error, without its payload."""
+    payload = reply.payload if reply.status == Status.ERROR else b""
+    return build_packet(call.procedure, Type.REPLY, call.serial, reply.status, payload)
 
 
 def error_reply(call: Packet, message: str) -> Packet:

@@ -19,7 +19,17 @@ from ..errors import PaprHookError
 from ..virt.locks import ATTACH_LOCK_TIMEOUT, AttachLock, AttachLocks
 from . import protocol
 from .protocol import DomainRef, Packet, PacketWithFds, Procedure, Status, Type
-from .rewrite import Call, LockRequest, Log, RefusalError, Rewrite, UpstreamError, describe_call, start_rewrite
+from .rewrite import (
+    Call,
+    ForwardAs,
+    LockRequest,
+    Log,
+    RefusalError,
+    Rewrite,
+    UpstreamError,
+    describe_call,
+    start_rewrite,
+)
 
 FIRST_SERIAL = 0x80000000
 """libvirt's clients count from 1 (src/rpc/virnetclientprogram.c, src/remote/remote_driver.c)."""
@@ -66,6 +76,7 @@ class Session:
         self._asked: dict[int, PendingCall] = {}
         self._queued: list[PendingCall] = []
         self._reserved: dict[int, AttachLock] = {}
+        self._replaced: dict[int, Packet] = {}
         self._serial = FIRST_SERIAL
 
     @property
@@ -100,6 +111,9 @@ class Session:
             return
         if packet.serial in self._reserved:
             self._reserved.pop(packet.serial).release()
+        if packet.serial in self._replaced:
+            packet = protocol.build_reply(self._replaced.pop(packet.serial), packet)
+            item = PacketWithFds(packet)
         held = self._asked.pop(packet.serial, None)
         if held is None:
             self.to_client.append(item)
@@ -119,7 +133,10 @@ class Session:
             with self._limit():
                 need = self._next(held, reply)
         except StopIteration as done:
-            self._forward(held, done.value)
+            if isinstance(done.value, ForwardAs):
+                self._forward_as(held, done.value)
+            else:
+                self._forward(held, done.value)
         except RefusalError as refusal:
             self._log(syslog.LOG_WARNING, str(refusal).replace("papr-hook: ", "", 1))
             self._release(held)
@@ -177,6 +194,13 @@ class Session:
         if held.lock is not None:
             self._reserved[item.packet.serial] = held.lock
         self.to_daemon.append(item)
+
+    def _forward_as(self, held: PendingCall, other: ForwardAs) -> None:
+        """Forward another call under the serial of the client's."""
+        packet = held.item.packet
+        self._replaced[packet.serial] = packet
+        call = protocol.build_packet(other.procedure, Type.CALL, packet.serial, Status.OK, other.payload)
+        self.to_daemon.append(PacketWithFds(call, held.item.fds))
 
     def _give_up(self, item: PacketWithFds, error: Exception) -> None:
         """Send a call on as it is, and tell the journal why."""

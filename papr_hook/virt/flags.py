@@ -1,4 +1,7 @@
-"""Flags of libvirt's API, from its include/libvirt/libvirt-domain.h, for code that does not load libvirt-python."""
+"""Flags of libvirt's API, for code that does not load libvirt-python.
+
+From libvirt's include/libvirt/libvirt-domain.h and libvirt-domain-snapshot.h.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,29 @@ class AffectFlag(IntFlag):
     CURRENT = 0
     LIVE = 1
     CONFIG = 2
+
+
+class StartFlag(IntFlag):
+    """How a guest is started (virDomainCreateFlags)."""
+
+    NONE = 0
+    PAUSED = 1
+    FORCE_BOOT = 8
+
+
+class SnapshotRevertFlag(IntFlag):
+    """How a guest is reverted to a snapshot (virDomainSnapshotRevertFlags)."""
+
+    RUNNING = 1
+    PAUSED = 2
+
+
+class SnapshotDeleteFlag(IntFlag):
+    """Which snapshots are deleted, and what of them (virDomainSnapshotDeleteFlags)."""
+
+    CHILDREN = 1
+    METADATA_ONLY = 2
+    CHILDREN_ONLY = 4
 
 
 def affected_xmls(flags: int) -> tuple[XmlFlag, ...]:

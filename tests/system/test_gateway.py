@@ -62,7 +62,7 @@ def test_unmodified_virsh(gated: BootedHost) -> None:
         gated.virsh("start", "--paused", "crowd")
         assert pci_roots(gated) == pci_roots(gated, "--inactive") == 6
     assert in_journal(gated, "guest 'crowd': laid out on its way to libvirt")
-    assert in_journal(gated, "guest 'crowd': defined anew for the start that was asked for")
+    assert in_journal(gated, "guest 'crowd': laid out for its next start")
 
 
 def test_sockets_as_they_were(host: BootedHost) -> None:

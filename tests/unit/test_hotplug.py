@@ -16,7 +16,7 @@ from papr_hook.errors import InputError
 from papr_hook.hotplug import Placement
 from papr_hook.layout import check
 from papr_hook.layout.attach import NeverLaidOutError, NoSpareError
-from tests.helpers.domain_xml import at, domain_xml, hostdev, nic
+from tests.helpers.domain_xml import at, disk, domain_xml, hostdev, nic
 from tests.helpers.sysfs import GROUPS, write_sysfs
 
 
@@ -205,3 +205,51 @@ def test_what_was_attached_complies(live: list[int], config: list[int]) -> None:
     for definition in domain_xmls:
         after = definition.replace(b"</devices>", data + b"</devices>")
         assert check.complies(pipeline.analyze(after, Config()).violations())
+
+
+def keep(device: str, *domain_xmls: bytes) -> bytes:
+    """Return the device XML of an update."""
+    return hotplug.keep_address(device.encode(), domain_xmls, Config())
+
+
+def test_an_update_keeps_the_address() -> None:
+    """A disk is known by its target, a NIC by its MAC, other devices by their alias."""
+    config = domain_xml(nic(1, at(3)) + nic(2, at(4)) + disk("vda", at(2, 5)), running=False)
+    assert b"bus='0x02' slot='0x05'" in keep(disk("vda"), config)
+    assert b"bus='0x04'" in keep(nic(2), config)
+    alias = "<alias name='ua-x'/>"
+    rng = f"<rng model='virtio'><backend model='random'>/dev/random</backend>{alias}</rng>"
+    there = domain_xml(rng.replace("</rng>", at(1) + "</rng>"), running=False)
+    assert b"bus='0x01'" in keep(rng, there)
+
+
+def test_an_update_keeps_a_slot_of_several_functions() -> None:
+    """The attribute that makes the other functions visible goes along."""
+    config = domain_xml(nic(1, at(3, 1, 0, " multifunction='on'")) + nic(2, at(3, 1, 1)), running=False)
+    assert b"multifunction='on'" in keep(nic(1), config)
+    assert b"function='0x1'" in keep(nic(2), config)
+
+
+def test_updates_that_stay_as_they_are() -> None:
+    """One of the running guest alone, one with an address, and one of a device that is not there."""
+    running = domain_xml(nic(1, at(3)))
+    assert keep(nic(1), running) == nic(1).encode()
+    config = domain_xml(nic(1, at(3)), running=False)
+    assert keep(nic(1, at(2)), config) == nic(1, at(2)).encode()
+    assert keep(nic(2), config) == nic(2).encode()
+    assert keep(nic(1), domain_xml(nic(1, at(4))), config) == nic(1).encode()
+    x86 = config.replace(b"ppc64", b"x86_64").replace(b"pseries", b"q35")
+    assert keep(nic(1), x86) == nic(1).encode()
+
+
+def test_an_update_of_both_domain_xmls() -> None:
+    """The address is written if the running guest has the device there too."""
+    assert b"bus='0x03'" in keep(nic(1), domain_xml(nic(1, at(3))), domain_xml(nic(1, at(3)), running=False))
+
+
+def test_an_update_that_moves_a_disk_to_pci() -> None:
+    """A disk that becomes a virtio disk needs an address of its own."""
+    scsi = "<disk type='file'><source file='/x'/><target dev='sda' bus='scsi'/></disk>"
+    virtio = scsi.replace("bus='scsi'", "bus='virtio'")
+    config = domain_xml(nic(1, at(1)) + scsi + "<controller type='scsi' index='0' model='ibmvscsi'/>", running=False)
+    assert b"bus='0x02'" in keep(virtio, config)

@@ -247,3 +247,19 @@ def test_a_gateway_without_a_socket(tmp_path: Path) -> None:
     ran = papr_hook("gateway", "serve", "--listen", str(tmp_path / "sock"), "--upstream", str(nowhere))
     assert (ran.status, ran.err) == (2, f"papr-hook: {nowhere}: No such file or directory\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_call_in_place_of_the_clients() -> None:
+    """The client gets the reply under its own procedure, without the other one's payload."""
+    talk = Talk(Guests())
+    snapshot = protocol.string(b"before") + DOM + protocol.uint(1)
+    talk.session.from_client(PacketWithFds(protocol.build_packet(192, 0, 5, 0, snapshot)))
+    crowded = domain_xml(nic(1, at(0, 1)) + nic(2, at(0, 2)), 1, running=False)
+    inside = f"<domainsnapshot><state>shutoff</state>{crowded.decode()}</domainsnapshot>".encode()
+    xml, off = protocol.string(crowded), protocol.uint(1)
+    answers = {186: protocol.string(inside), 151: off, 192: b"", 14: xml, 350: DOM}
+    while (call := talk.session.to_daemon.popleft().packet).serial != 5:
+        talk.answer(call, answers[call.procedure])
+    assert (call.procedure, call.payload) == (196, DOM + protocol.uint(0))
+    talk.answer(call, DOM)
+    assert [(reply.procedure, reply.serial, reply.status, reply.payload) for reply in talk.got()] == [(192, 5, 0, b"")]

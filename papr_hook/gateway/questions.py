@@ -1,0 +1,70 @@
+"""Questions that a rewrite asks libvirt, on the client's connection and with the client's rights.
+
+The arguments and results of the calls are those of libvirt's src/remote/remote_protocol.x.
+"""
+
+from __future__ import annotations
+
+from ..host.networks import is_hostdev_network
+from ..virt.flags import XmlFlag
+from .protocol import DomainRef, Procedure, Reader, string, uint
+from .steps import Call, Steps, UpstreamError
+
+
+def ask_domain_xml(guest: DomainRef, flags: int) -> Steps[bytes]:
+    """Return the domain XML of a guest. Raises UpstreamError."""
+    return Reader((yield Call(Procedure.DOMAIN_GET_XML_DESC, guest.raw + uint(flags)))).string()
+
+
+def ask_snapshot_xml(snapshot: bytes, flags: int) -> Steps[bytes]:
+    """Return the XML of a snapshot, a remote_nonnull_domain_snapshot. Raises UpstreamError."""
+    return Reader((yield Call(Procedure.DOMAIN_SNAPSHOT_GET_XML_DESC, snapshot + uint(flags)))).string()
+
+
+def ask_is_active(guest: DomainRef) -> Steps[bool]:
+    """Return whether a guest runs. Raises UpstreamError."""
+    return bool(Reader((yield Call(Procedure.DOMAIN_IS_ACTIVE, guest.raw))).uint())
+
+
+def ask_is_persistent(guest: DomainRef) -> Steps[bool]:
+    """Return whether a guest is defined. Raises UpstreamError."""
+    return bool(Reader((yield Call(Procedure.DOMAIN_IS_PERSISTENT, guest.raw))).uint())
+
+
+def ask_has_managed_save(guest: DomainRef) -> Steps[bool]:
+    """Return whether the next start of a guest restores its managed save. Raises UpstreamError."""
+    return bool(Reader((yield Call(Procedure.DOMAIN_HAS_MANAGED_SAVE_IMAGE, guest.raw + uint(0)))).uint())
+
+
+def ask_previous_xmls(uuid: bytes) -> Steps[tuple[bytes, ...]]:
+    """Return the domain XML that a guest has for its next start, then that of the running guest.
+
+    A transient guest has one domain XML. Passwords are left out, because a client may be allowed less than to read
+    them. A question that libvirt refuses is no memory.
+
+    Args:
+        uuid: The 16 bytes of the guest's UUID.
+    """
+    xmls: list[bytes] = []
+    try:
+        guest = Reader((yield Call(Procedure.DOMAIN_LOOKUP_BY_UUID, uuid))).domain()
+        xmls.append((yield from ask_domain_xml(guest, XmlFlag.INACTIVE)))
+        if guest.is_running:
+            xmls.append((yield from ask_domain_xml(guest, XmlFlag.LIVE)))
+    except UpstreamError:
+        pass
+    return tuple(xmls)
+
+
+def ask_hostdev_networks(names: frozenset[str]) -> Steps[frozenset[str]]:
+    """Return which networks hand out host devices. The client's user may not read their files."""
+    hostdev: set[str] = set()
+    for name in sorted(names):
+        try:
+            network = yield Call(Procedure.NETWORK_LOOKUP_BY_NAME, string(name.encode()))
+            xml = Reader((yield Call(Procedure.NETWORK_GET_XML_DESC, network + uint(0)))).string()
+        except UpstreamError:
+            continue  # libvirt reports it for the client's own call
+        if is_hostdev_network(xml):
+            hostdev.add(name)
+    return frozenset(hostdev)

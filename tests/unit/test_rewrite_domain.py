@@ -1,0 +1,170 @@
+"""Guests are laid out in every call that defines one or has one start cold, and in no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from papr_hook import pipeline
+from papr_hook.config import Config
+from papr_hook.errors import PaprHookError
+from papr_hook.gateway.protocol import Procedure, Reader, string, uint
+from papr_hook.gateway.rewrite import ForwardAs
+from papr_hook.layout.check import complies
+from tests.helpers.domain_xml import at, domain_xml, nic
+from tests.helpers.fake_libvirt import GUEST, FakeLibvirt
+
+CROWDED = domain_xml(nic(1, at(0, 1)) + nic(2, at(0, 2)), 1, running=False)
+EDITED = CROWDED.replace(b"<memory>1<", b"<memory>2<")
+SNAPSHOT = string(b"before") + GUEST
+RUNNING, PAUSED = 1, 2
+CHILDREN, METADATA_ONLY = 1, 2
+FORCE_BOOT = 8
+
+
+def is_laid_out(data: bytes | None) -> bool:
+    """Return whether a domain XML complies."""
+    assert data is not None
+    return complies(pipeline.analyze(data, Config()).violations())
+
+
+def snapshot(state: str, disk: str = "internal", inside: bytes = CROWDED) -> bytes:
+    """Return the XML of a snapshot."""
+    return (
+        f"<domainsnapshot><name>before</name><state>{state}</state><disks><disk name='vda' snapshot='{disk}'/></disks>"
+        f"{inside.decode()}</domainsnapshot>"
+    ).encode()
+
+
+DEFINITIONS = (
+    (Procedure.DOMAIN_CREATE_XML, b""),
+    (Procedure.DOMAIN_CREATE_XML_WITH_FILES, b""),
+    (Procedure.DOMAIN_DEFINE_XML, b""),
+    (Procedure.DOMAIN_DEFINE_XML_FLAGS, b""),
+    (Procedure.CONNECT_DOMAIN_XML_TO_NATIVE, string(b"qemu-argv")),
+)
+
+
+@pytest.mark.parametrize(("procedure", "before"), DEFINITIONS)
+def test_domain_xml_in_a_call(procedure: Procedure, before: bytes) -> None:
+    """It is laid out; what stands before and after it in the call stays."""
+    libvirt = FakeLibvirt()
+    payload = libvirt.forward(procedure, before + string(CROWDED) + uint(5))
+    assert isinstance(payload, bytes)
+    reader = Reader(payload.removeprefix(before) if before else payload)
+    assert is_laid_out(reader.string())
+    assert reader.payload[reader.at :] == uint(5)
+    assert "guest 'g': laid out on its way to libvirt" in libvirt.journal
+
+
+STARTS = (
+    (Procedure.DOMAIN_CREATE, GUEST),
+    (Procedure.DOMAIN_CREATE_WITH_FLAGS, GUEST + uint(0)),
+    (Procedure.DOMAIN_CREATE_WITH_FILES, GUEST + uint(0)),
+    (Procedure.DOMAIN_SET_AUTOSTART, GUEST + uint(1)),
+    (Procedure.DOMAIN_SET_AUTOSTART_ONCE, GUEST + uint(1)),
+    (Procedure.DOMAIN_SNAPSHOT_DELETE, SNAPSHOT + uint(0)),
+    (Procedure.DOMAIN_SNAPSHOT_DELETE, SNAPSHOT + uint(CHILDREN)),
+)
+
+
+@pytest.mark.parametrize(("procedure", "payload"), STARTS)
+def test_calls_that_start_a_guest(procedure: Procedure, payload: bytes) -> None:
+    """The guest is defined laid out, with its passwords, before the call goes on unchanged."""
+    libvirt = FakeLibvirt(CROWDED, snapshot=snapshot("disk-snapshot", "external"))
+    assert libvirt.forward(procedure, payload) == payload
+    assert is_laid_out(libvirt.defined)
+    assert {call.payload for call in libvirt.calls if call.procedure == Procedure.DOMAIN_GET_XML_DESC} == {
+        GUEST + uint(3)
+    }
+    assert libvirt.journal[-1] == "guest 'g': laid out for its next start"
+
+
+@pytest.mark.parametrize(("procedure", "payload"), STARTS)
+def test_an_edit_in_the_middle_is_kept(procedure: Procedure, payload: bytes) -> None:
+    """A guest that is edited while it is laid out is laid out again, with the edit."""
+    external = snapshot("disk-snapshot", "external")
+    libvirt = FakeLibvirt(CROWDED, snapshot=external, edits=[EDITED])
+    assert libvirt.forward(procedure, payload) == payload
+    assert libvirt.defined is not None and b"<memory>2<" in libvirt.defined
+    assert is_laid_out(libvirt.defined)
+
+
+def test_edits_without_end() -> None:
+    """A guest that is edited all the time is not defined over the edits."""
+    edits = [CROWDED.replace(b"<memory>1<", f"<memory>{n}<".encode()) for n in range(2, 20)]
+    libvirt = FakeLibvirt(CROWDED, edits=edits)
+    with pytest.raises(PaprHookError, match="guest 'g': its domain XML changes all the time"):
+        libvirt.forward(Procedure.DOMAIN_CREATE, GUEST)
+    assert Procedure.DOMAIN_DEFINE_XML_FLAGS not in libvirt.procedures
+
+
+@pytest.mark.parametrize(
+    ("procedure", "payload", "libvirt"),
+    [
+        (Procedure.DOMAIN_CREATE, GUEST, FakeLibvirt(CROWDED, running=CROWDED)),
+        (Procedure.DOMAIN_CREATE, GUEST, FakeLibvirt(CROWDED, managed_save=True)),
+        (Procedure.DOMAIN_SET_AUTOSTART, GUEST + uint(0), FakeLibvirt(CROWDED)),
+        (Procedure.DOMAIN_SET_AUTOSTART, GUEST + uint(1), FakeLibvirt(None, running=CROWDED)),
+        (Procedure.DOMAIN_SNAPSHOT_DELETE, SNAPSHOT + uint(METADATA_ONLY), FakeLibvirt(CROWDED)),
+        (Procedure.DOMAIN_SNAPSHOT_DELETE, SNAPSHOT + uint(0), FakeLibvirt(CROWDED, snapshot=snapshot("shutoff"))),
+        (Procedure.DOMAIN_SNAPSHOT_DELETE, SNAPSHOT + uint(0), FakeLibvirt(CROWDED, running=CROWDED)),
+        (Procedure.DOMAIN_REVERT_TO_SNAPSHOT, SNAPSHOT + uint(0), FakeLibvirt(CROWDED)),
+        (
+            Procedure.DOMAIN_REVERT_TO_SNAPSHOT,
+            SNAPSHOT + uint(RUNNING),
+            FakeLibvirt(CROWDED, snapshot=snapshot("running")),
+        ),
+        (
+            Procedure.DOMAIN_REVERT_TO_SNAPSHOT,
+            SNAPSHOT + uint(RUNNING),
+            FakeLibvirt(None, running=CROWDED, snapshot=snapshot("shutoff")),
+        ),
+        (
+            Procedure.DOMAIN_REVERT_TO_SNAPSHOT,
+            SNAPSHOT + uint(RUNNING),
+            FakeLibvirt(CROWDED, snapshot=snapshot("shutoff", inside=domain_xml(running=False))),
+        ),
+    ],
+)
+def test_calls_that_stay_as_they_are(procedure: Procedure, payload: bytes, libvirt: FakeLibvirt) -> None:
+    """Nothing is defined where nothing starts cold, nor for a transient guest, which would become persistent."""
+    assert libvirt.forward(procedure, payload) == payload
+    assert not {Procedure.DOMAIN_DEFINE_XML_FLAGS, Procedure.DOMAIN_REVERT_TO_SNAPSHOT} & set(libvirt.procedures)
+
+
+def test_a_forced_boot_discards_the_saved_state() -> None:
+    """So the guest starts cold, and is laid out."""
+    libvirt = FakeLibvirt(CROWDED, managed_save=True)
+    payload = GUEST + uint(FORCE_BOOT)
+    assert libvirt.forward(Procedure.DOMAIN_CREATE_WITH_FLAGS, payload) == payload
+    assert is_laid_out(libvirt.defined)
+
+
+@pytest.mark.parametrize(("flags", "start"), [(RUNNING, 0), (PAUSED, 1)])
+@pytest.mark.parametrize("state", ["shutoff", "disk-snapshot"])
+def test_a_revert_that_starts_cold(flags: int, start: int, state: str) -> None:
+    """It becomes a revert without a start, a definition, and a start with the flag of the revert."""
+    libvirt = FakeLibvirt(CROWDED, snapshot=snapshot(state))
+    forwarded = libvirt.forward(Procedure.DOMAIN_REVERT_TO_SNAPSHOT, SNAPSHOT + uint(flags | 4))
+    assert forwarded == ForwardAs(Procedure.DOMAIN_CREATE_WITH_FLAGS, GUEST + uint(start))
+    assert [call.payload for call in libvirt.calls if call.procedure == Procedure.DOMAIN_REVERT_TO_SNAPSHOT] == [
+        SNAPSHOT + uint(4)
+    ]
+    assert is_laid_out(libvirt.defined)
+
+
+@pytest.mark.parametrize("refused", [Procedure.DOMAIN_REVERT_TO_SNAPSHOT, Procedure.DOMAIN_DEFINE_XML_FLAGS])
+def test_a_revert_that_libvirt_refuses(refused: Procedure) -> None:
+    """The client's own call goes on, and so the client gets libvirt's own error."""
+    libvirt = FakeLibvirt(CROWDED, snapshot=snapshot("shutoff"), refused=(refused,))
+    with pytest.raises(PaprHookError, match="access denied"):
+        libvirt.forward(Procedure.DOMAIN_REVERT_TO_SNAPSHOT, SNAPSHOT + uint(RUNNING))
+
+
+@pytest.mark.parametrize(("procedure", "payload"), STARTS)
+def test_guests_that_are_not_laid_out(procedure: Procedure, payload: bytes) -> None:
+    """Another machine's guest starts as it is."""
+    x86 = CROWDED.replace(b"ppc64", b"x86_64").replace(b"pseries", b"q35")
+    libvirt = FakeLibvirt(x86, snapshot=snapshot("disk-snapshot", "external", x86))
+    assert libvirt.forward(procedure, payload) == payload
+    assert libvirt.defined == x86

@@ -10,8 +10,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.harness import guest_image as guest
-from tests.harness.guest_image import Device, Image, Inventory
+from tests.harness import guest, guest_image
+from tests.harness.guest_image import Image
+from tests.harness.guest_inventory import Device, Inventory
 from tests.harness.libvirt_host import Host
 
 from . import guests
@@ -72,7 +73,7 @@ class Scenario:
         """
         console = self._console
         with console.waiting("fetching a kernel for POWER, and building what the guest boots"):
-            image = guest.build(self._directory / "image")
+            image = guest_image.build(self._directory / "image")
         disk = self._directory / "disk.qcow2"
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"], check=True)
         with console.waiting("starting libvirtd"):

@@ -1,6 +1,8 @@
-"""Domain XML and device XML for tests of attaches."""
+"""Build domain XML and device XML."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 QUIET = "<controller type='usb' index='0' model='none'/><memballoon model='none'/>"
 """Keeps libvirt from adding devices."""
@@ -11,16 +13,28 @@ def at(bus: int, slot: int = 1, function: int = 0, more: str = "") -> str:
     return f"<address type='pci' domain='0' bus='{bus:#x}' slot='{slot:#x}' function='{function:#x}'{more}/>"
 
 
-def nic(number: int, address: str = "") -> str:
+def mac(number: int) -> str:
+    """Return a MAC address."""
+    return f"52:54:00:00:00:{number:02x}"
+
+
+def nic(number: int, address: str = "", *, model: str = "virtio") -> str:
     """Return an emulated NIC."""
-    mac = f"52:54:00:00:00:{number:02x}"
-    return f"<interface type='user'><mac address='{mac}'/><model type='virtio'/>{address}</interface>"
+    return f"<interface type='user'><mac address='{mac(number)}'/><model type='{model}'/>{address}</interface>\n"
 
 
 def disk(name: str, address: str = "") -> str:
     """Return a virtio disk."""
     return (
         f"<disk type='file' device='disk'><source file='/{name}'/><target dev='{name}' bus='virtio'/>{address}</disk>"
+    )
+
+
+def file_disk(file: Path, target: str, address: str = "") -> str:
+    """Return a virtio disk that is a qcow2 file."""
+    return (
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+        f"<source file='{file}'/><target dev='{target}' bus='virtio'/>{address}</disk>\n"
     )
 
 

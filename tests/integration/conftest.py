@@ -1,7 +1,7 @@
-"""Fixtures with real parts: hosts with a libvirtd, and a guest image.
+"""Fixtures with real parts, which need root: hosts with a libvirtd, gateways in front of them, and a guest image.
 
-They need root. The guest image is kept in the directory that the environment variable PAPR_TEST_CACHE names, or made
-anew for each run.
+The guest image is kept in the directory that the environment variable PAPR_TEST_CACHE names. Without it, each run
+builds an image.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image as guest
+from tests.harness import guest_image
+from tests.harness.gateway_host import GatewayHost
 from tests.harness.libvirt_host import Host
+from tests.helpers.polling import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -29,41 +31,41 @@ def root() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def image(root: Path) -> guest.Image:
+def image(root: Path) -> guest_image.Image:
     """Build what a test guest boots."""
     cache = os.environ.get("PAPR_TEST_CACHE")
-    return guest.build(Path(cache).resolve() if cache else root / "cache")
+    return guest_image.build(Path(cache).resolve() if cache else root / "cache")
 
 
 @pytest.fixture(scope="session")
-def seed(root: Path) -> Path:
+def capability_cache(root: Path) -> Path:
     """Probe the emulators' capabilities, once for all hosts."""
-    path = root / "seed"
-    with Host(root, "seed-host") as host:
+    path = root / "capabilities"
+    with Host(root, "probing") as host:
         host.virsh("domcapabilities", "--arch", "ppc64", "--machine", "pseries", "--virttype", "qemu")
         host.save_cache(path)
     return path
 
 
 @pytest.fixture(scope="session")
-def host(root: Path, seed: Path) -> Iterator[Host]:
+def host(root: Path, capability_cache: Path) -> Iterator[Host]:
     """Start a host that all tests share: a test removes from it what it put there."""
-    with Host(root, "host", seed) as one:
+    with Host(root, "host", capability_cache) as one:
         yield one
 
 
 @pytest.fixture(scope="session")
-def two_hosts(root: Path, seed: Path) -> Iterator[tuple[Host, Host]]:
+def two_hosts(root: Path, capability_cache: Path) -> Iterator[tuple[Host, Host]]:
     """Start two hosts that all tests share, to migrate a guest from one to the other."""
-    with Host(root, "north", seed) as north, Host(root, "south", seed) as south:
+    with Host(root, "north", capability_cache) as north, Host(root, "south", capability_cache) as south:
         yield north, south
 
 
 @pytest.fixture
-def make_host(root: Path, seed: Path) -> Iterator[Callable[[str], Host]]:
+def make_host(root: Path, capability_cache: Path) -> Iterator[Callable[[str], Host]]:
     """Return what starts a host of a given name, which lives as long as the test. A start takes 0.3 s."""
     with ExitStack() as stack:
-        yield lambda name: stack.enter_context(Host(root, name, seed))
+        yield lambda name: stack.enter_context(Host(root, name, capability_cache))
 
 
 @pytest.fixture
@@ -73,3 +75,34 @@ def disk(root: Path) -> Iterator[Path]:
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "1G"], check=True)
     yield file
     file.unlink()
+
+
+@pytest.fixture(scope="module")
+def gateway(root: Path, capability_cache: Path) -> Iterator[GatewayHost]:
+    """Start a host behind a gateway, which the tests of a module share."""
+    with Host(root, "gated", capability_cache) as host:
+        gated = GatewayHost(host)
+        gated.start()
+        yield gated
+        gated.stop()
+
+
+@pytest.fixture
+def own(make_host: Callable[[str], Host]) -> Iterator[GatewayHost]:
+    """Start a host behind a gateway for one test, which may kill something."""
+    gated = GatewayHost(make_host("own"))
+    gated.start()
+    yield gated
+    gated.stop()
+
+
+@pytest.fixture(autouse=True)
+def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Remove all guests from the shared gateway host after a test, and wait until no process serves a client."""
+    yield
+    if "gateway" in request.fixturenames:
+        gated: GatewayHost = request.getfixturevalue("gateway")
+        for name in gated.host.virsh("list", "--all", "--name").stdout.split():
+            gated.host.virsh("destroy", name, check=False)
+            gated.host.virsh("undefine", name, "--managed-save", check=False)
+        wait_until(lambda: gated.children() == [])

@@ -9,16 +9,13 @@ import pytest
 
 from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
-from tests.harness import guest_image as guest
+from tests.harness import guest
 from tests.harness.guest_image import Image
 from tests.harness.libvirt_host import Host
 from tests.helpers import sysfs as hosts
+from tests.helpers.domain_xml import at, mac, nic
 from tests.helpers.sysfs import Pci
 from tests.unit.test_endpoints import CELLS, hostdev
-
-from . import hooked
-
-pytestmark = pytest.mark.real
 
 KINDS: Mapping[str, Mapping[str, Pci]] = {
     "two-port NIC": hosts.TWO_PORT_NIC,
@@ -63,12 +60,7 @@ def test_a_guest_sees_its_numa_cell(host: Host, image: Image, root: Path) -> Non
     """A device on a vPHB of cell 1 is on node 1 to the guest, one on another vPHB is on none."""
     console = root / "numa.console"
     vphb = "<controller type='pci' index='{0}' model='pci-root'><target index='{0}'>{1}</target></controller>\n"
-    devices = (
-        vphb.format(0, "")
-        + vphb.format(1, "<node>1</node>")
-        + hooked.NIC.format(mac=hooked.mac(1), model="virtio", address=hooked.at(1, 1))
-        + hooked.NIC.format(mac=hooked.mac(2), model="virtio", address=hooked.at(0, 1))
-    )
+    devices = vphb.format(0, "") + vphb.format(1, "<node>1</node>") + nic(1, at(1, 1)) + nic(2, at(0, 1))
     numa = CELLS.replace("memory='1' unit='GiB'", "memory='512' unit='MiB'")
     xml = guest.domain("numa", image, console, devices, memory=1024, extra=numa).replace("<vcpu>1<", "<vcpu>4<")
     data = pipeline.analyze(xml.encode(), Config()).apply_layout().data
@@ -76,7 +68,7 @@ def test_a_guest_sees_its_numa_cell(host: Host, image: Image, root: Path) -> Non
     try:
         host.virsh("start", "numa")
         seen = guest.wait_for(console)
-        nodes = {n: device.numa_node for n in (1, 2) if (device := seen.by_mac(hooked.mac(n))) is not None}
+        nodes = {n: device.numa_node for n in (1, 2) if (device := seen.by_mac(mac(n))) is not None}
         assert nodes[1] == 1
         assert nodes[2] in (-1, 0)
     finally:
@@ -89,15 +81,15 @@ def test_a_guest_sees_a_lone_function(host: Host, image: Image, root: Path) -> N
     console = root / "lone.console"
     devices = (
         "<controller type='pci' index='0' model='pci-root'/>\n<controller type='pci' index='1' model='pci-root'/>\n"
-        + hooked.NIC.format(mac=hooked.mac(1), model="virtio", address=hooked.at(1, 1, 1))
+        + nic(1, at(1, 1, 1))
     )
     data = pipeline.analyze(guest.domain("lone", image, console, devices).encode(), Config()).apply_layout().data
     host.virsh("define", "/dev/stdin", input=data.decode())
     try:
         host.virsh("start", "lone")
-        nic = guest.wait_for(console).by_mac(hooked.mac(1))
-        assert nic is not None
-        assert nic.address == "0001:00:01.1"
+        seen = guest.wait_for(console).by_mac(mac(1))
+        assert seen is not None
+        assert seen.address == "0001:00:01.1"
     finally:
         host.virsh("destroy", "lone", check=False)
         host.virsh("undefine", "lone")

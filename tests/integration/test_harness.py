@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image as guest
-from tests.harness.guest_image import Image, Inventory
+from tests.harness import guest, guest_image
+from tests.harness.guest_image import Image
+from tests.harness.guest_inventory import Inventory, Phb, parse_inventory
 from tests.harness.libvirt_host import CommandError, Host, HostError
-
-pytestmark = pytest.mark.real
+from tests.helpers.polling import wait_until
 
 E1000E = "52:54:00:00:00:01"
 VIRTIO = "52:54:00:00:00:02"
@@ -155,7 +155,7 @@ def test_guest_has_an_iommu_group_per_device(inventory: Inventory) -> None:
 def test_guest_obeys_commands(two_hosts: tuple[Host, Host]) -> None:
     north, _ = two_hosts
     assert guest.command(north, "g", "echo one; echo two >&2") == "one\ntwo\n"
-    with pytest.raises(guest.GuestError, match="status 3"):
+    with pytest.raises(guest_image.GuestError, match="status 3"):
         guest.command(north, "g", "exit 3")
 
 
@@ -168,7 +168,7 @@ def test_hotplug_reaches_the_guest(two_hosts: tuple[Host, Host], console: Path) 
     north.detach("g", xml, "--live")
     seen = guest.wait_for(console, lambda now: now.by_mac(HOTPLUGGED) is None)
     assert seen.in_domain(4) == ()
-    until(lambda: HOTPLUGGED not in north.dumpxml("g"))
+    wait_until(lambda: HOTPLUGGED not in north.dumpxml("g"))
 
 
 @pytest.mark.usefixtures("console")
@@ -191,12 +191,12 @@ def test_shutdown_reaches_the_guest(make_host: Callable[[str], Host], image: Ima
     one.virsh("start", "short")
     guest.wait_for(path)
     one.virsh("shutdown", "short")
-    until(lambda: one.virsh("domstate", "short").stdout.strip() == "shut off")
+    wait_until(lambda: one.virsh("domstate", "short").stdout.strip() == "shut off")
 
 
-def test_nothing_is_left_behind(root: Path, seed: Path, image: Image) -> None:
+def test_nothing_is_left_behind(root: Path, capability_cache: Path, image: Image) -> None:
     links, mounts = network(), Path("/proc/self/mountinfo").read_text(encoding="utf-8")
-    with pytest.raises(ZeroDivisionError), Host(root, "gone", seed) as one:
+    with pytest.raises(ZeroDivisionError), Host(root, "gone", capability_cache) as one:
         start_paused(one, image, root / "gone.console")
         namespace = namespace_of(one.pid)
         assert len(members(namespace)) >= 3
@@ -209,11 +209,11 @@ def test_nothing_is_left_behind(root: Path, seed: Path, image: Image) -> None:
         one.run(["true"])
 
 
-def test_killed_test_leaves_no_process(root: Path, seed: Path, image: Image) -> None:
+def test_killed_test_leaves_no_process(root: Path, capability_cache: Path, image: Image) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         f"from {__name__} import *\n"
-        f"with Host(Path({str(root)!r}), 'killed', Path({str(seed)!r})) as one:\n"
+        f"with Host(Path({str(root)!r}), 'killed', Path({str(capability_cache)!r})) as one:\n"
         f"    start_paused(one, Image(Path({str(image.kernel)!r}), Path({str(image.initrd)!r})),"
         f" Path({str(root / 'killed.console')!r}))\n"
         "    print(one.pid, flush=True)\n"
@@ -228,11 +228,11 @@ def test_killed_test_leaves_no_process(root: Path, seed: Path, image: Image) -> 
     assert len(members(namespace)) >= 3
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    until(lambda: members(namespace) == [])
+    wait_until(lambda: members(namespace) == [])
 
 
 def test_failed_start_leaves_nothing(root: Path) -> None:
-    one = Host(root, "broken", seed=root / "no-such-directory")
+    one = Host(root, "broken", capability_cache=root / "no-such-directory")
     with pytest.raises(FileNotFoundError):
         one.start()
     assert not one.running
@@ -253,12 +253,12 @@ def test_too_long_a_root_is_told(root: Path) -> None:
 def test_inventory_is_the_last_complete_one() -> None:
     block = "papr-inventory begin {0}\r\nphb domain=000{0} config_space_type=00000001\r\npapr-inventory end {0} 1\r\n"
     text = "noise\n" + block.format(1) + block.format(2) + "papr-inventory begin 3\nphb domain=0003 conf"
-    seen = guest.parse_inventory(text)
+    seen = parse_inventory(text)
     assert seen is not None
     assert seen.number == 2
-    assert seen.phbs == (guest.Phb(2, 1),)
-    assert guest.parse_inventory(block.format(1).replace(" 1\r", " 2\r")) is None
-    assert guest.parse_inventory("") is None
+    assert seen.phbs == (Phb(2, 1),)
+    assert parse_inventory(block.format(1).replace(" 1\r", " 2\r")) is None
+    assert parse_inventory("") is None
 
 
 def start_paused(host: Host, image: Image, path: Path) -> None:
@@ -287,11 +287,3 @@ def members(namespace: str) -> list[str]:
 def network() -> set[str]:
     """Return the names of the machine's network devices."""
     return {path.name for path in Path("/sys/class/net").iterdir()}
-
-
-def until(done: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until something is true; fail when it is not in time."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from papr_hook import domainxml
-from tests.harness import guest_image as guest
-from tests.harness.guest_image import Image, Inventory
+from tests.harness import guest
+from tests.harness.guest_image import Image
+from tests.harness.guest_inventory import Inventory
 from tests.harness.libvirt_host import Host
+from tests.helpers import hook_installation
 from tests.helpers.cli import one_line, papr_hook
+from tests.helpers.domain_xml import at, file_disk, mac, nic
+from tests.helpers.guests import crowded, pc_shaped
 from tests.helpers.paths import PROJECT
-
-from . import hooked
-
-pytestmark = pytest.mark.real
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def console(root: Path) -> Iterator[Path]:
 def analysis(make_host: Callable[[str], Host]) -> Host:
     """A host with the hook, its calls recorded."""
     one = make_host("judged")
-    hooked.install(one, record=True)
+    hook_installation.install(one, record=True)
     return one
 
 
@@ -61,8 +61,8 @@ def test_refused_once_then_one_device_per_vphb(
 ) -> None:
     """A PC-shaped guest is refused with one line, starts on the next try, and its Linux sees what show says."""
     host = make_host("main")
-    hooked.install(host)
-    host.define(guest.domain("pc", image, console, hooked.pc_shaped(disk)))
+    hook_installation.install(host)
+    host.define(guest.domain("pc", image, console, pc_shaped(disk)))
     said = refused_then_started(host, "pc")
     line = re.search(r"papr-hook: guest 'pc': not started: .*", said)
     assert line is not None, said
@@ -75,9 +75,9 @@ def test_refused_once_then_one_device_per_vphb(
     assert sorted(drawn) == [device.address for device in seen.devices]
     assert len({device.domain for device in seen.devices}) == len(seen.devices) == 7
     for number in (1, 2):
-        nic = seen.by_mac(hooked.mac(number))
+        nic = seen.by_mac(mac(number))
         assert nic is not None
-        assert drawn[nic.address] == f"<interface> {hooked.mac(number)}"
+        assert drawn[nic.address] == f"<interface> {mac(number)}"
     vda = seen.by_disk("vda")
     assert vda is not None
     assert drawn[vda.address] == "<disk> vda"
@@ -85,7 +85,7 @@ def test_refused_once_then_one_device_per_vphb(
     assert {phb.config_space_type for phb in seen.phbs} == {1}
     groups = [device.iommu_group for device in seen.devices if device.iommu_group is not None]
     assert len(set(groups)) == len(groups)
-    e1000e = seen.by_mac(hooked.mac(2))
+    e1000e = seen.by_mac(mac(2))
     assert e1000e is not None
     assert e1000e.config_size == 4096
 
@@ -95,17 +95,17 @@ def test_refused_once_then_one_device_per_vphb(
 def check_hotplug(host: Host, console: Path, tmp_path: Path) -> None:
     """A NIC that nobody placed goes to the empty vPHB 0; one that is placed goes to its spare; both leave again."""
     plain = tmp_path / "plain.xml"
-    plain.write_text(hooked.NIC.format(mac=hooked.mac(8), model="virtio", address=""))
+    plain.write_text(nic(8))
     placed = tmp_path / "placed.xml"
-    placed.write_text(hooked.NIC.format(mac=hooked.mac(9), model="virtio", address=hooked.at(10, 1)))
+    placed.write_text(nic(9, at(10, 1)))
     for file in (plain, placed):
         host.virsh("attach-device", "pc", str(file), "--live")
-    seen = guest.wait_for(console, lambda seen: {8, 9} <= {n for n in (8, 9) if seen.by_mac(hooked.mac(n))})
-    addresses = {n: device.address for n in (8, 9) if (device := seen.by_mac(hooked.mac(n)))}
+    seen = guest.wait_for(console, lambda seen: {8, 9} <= {n for n in (8, 9) if seen.by_mac(mac(n))})
+    addresses = {n: device.address for n in (8, 9) if (device := seen.by_mac(mac(n)))}
     assert addresses == {8: "0000:00:01.0", 9: "000a:00:01.0"}
     for file in (plain, placed):
         host.virsh("detach-device", "pc", str(file), "--live")
-    guest.wait_for(console, lambda seen: not any(seen.by_mac(hooked.mac(n)) for n in (8, 9)))
+    guest.wait_for(console, lambda seen: not any(seen.by_mac(mac(n)) for n in (8, 9)))
 
 
 def test_root_ports_that_libvirt_itself_refuses(
@@ -114,10 +114,10 @@ def test_root_ports_that_libvirt_itself_refuses(
     """libvirt does not take a pseries guest with root ports; laid out it does, and starts it."""
     ports = (
         "<controller type='pci' index='0' model='pci-root'/>\n"
-        f"<controller type='pci' index='1' model='pcie-root-port'>{hooked.at(0, 2)}</controller>\n"
-        f"<controller type='pci' index='2' model='pcie-to-pci-bridge'>{hooked.at(1, 0)}</controller>\n"
-        + hooked.DISK.format(file=disk, target="vda", address=hooked.at(2, 1))
-        + "".join(hooked.NIC.format(mac=hooked.mac(n), model="virtio", address=hooked.at(0, n + 2)) for n in range(6))
+        f"<controller type='pci' index='1' model='pcie-root-port'>{at(0, 2)}</controller>\n"
+        f"<controller type='pci' index='2' model='pcie-to-pci-bridge'>{at(1, 0)}</controller>\n"
+        + file_disk(disk, "vda", at(2, 1))
+        + "".join(nic(n, at(0, n + 2)) for n in range(6))
     )
     file = tmp_path / "ports.xml"
     file.write_text(guest.domain("ports", image, console, ports))
@@ -140,7 +140,7 @@ def test_refused_start_changes_nothing_but_placement(analysis: Host, image: Imag
     graphics = "<graphics type='vnc' passwd='secret'/><video><model type='vga'/></video>"
     extra = "<title>kept</title><metadata><a:b xmlns:a='urn:a'>kept too</a:b></metadata>"
     usb = "<controller type='usb' index='0' model='qemu-xhci'/>"
-    xml = guest.domain("vnc", image, console, hooked.crowded() + usb + graphics, extra=extra)
+    xml = guest.domain("vnc", image, console, crowded() + usb + graphics, extra=extra)
     analysis.define(xml)
     before = definition_of(analysis, "vnc")
     assert analysis.virsh("start", "--paused", "vnc", check=False).returncode == 1
@@ -149,7 +149,7 @@ def test_refused_start_changes_nothing_but_placement(analysis: Host, image: Imag
     assert "passwd='secret'" in after
     assert without_placement(after) == without_placement(before)
     assert papr_hook("check", stdin=after.encode()).status == 0
-    assert [call.split()[1:] for call in hooked.calls(analysis) if "prepare" in call] == [
+    assert [call.split()[1:] for call in hook_installation.calls(analysis) if "prepare" in call] == [
         ["prepare", "begin", "-", "1"],
         ["prepare", "begin", "-", "0"],
     ]
@@ -165,7 +165,7 @@ def without_placement(xml: str) -> list[str]:
 def test_transient_guest_is_told_what_to_do(analysis: Host, image: Image, console: Path, tmp_path: Path) -> None:
     """create of a guest that does not comply is refused, and does what it is told to."""
     file = tmp_path / "transient.xml"
-    file.write_text(guest.domain("transient", image, console, hooked.crowded()))
+    file.write_text(guest.domain("transient", image, console, crowded()))
     refused = analysis.virsh("create", "--paused", str(file), check=False)
     assert refused.returncode == 1
     assert "'papr-hook layout -i FILE'" in refused.stderr
@@ -179,7 +179,7 @@ def test_create_over_a_definition_that_complies(analysis: Host, image: Image, co
     """A guest created from another file than its definition is told of that file; the definition stays."""
     good = tmp_path / "good.xml"
     bad = tmp_path / "bad.xml"
-    bad.write_text(guest.domain("both", image, console, hooked.crowded()))
+    bad.write_text(guest.domain("both", image, console, crowded()))
     good.write_text(papr_hook("layout", str(bad)).out)
     analysis.virsh("define", str(good))
     identity = analysis.virsh("domuuid", "both").stdout.strip()
@@ -194,8 +194,8 @@ def test_create_over_a_definition_that_complies(analysis: Host, image: Image, co
 def test_warn_lets_it_start(make_host: Callable[[str], Host], image: Image, console: Path) -> None:
     """on_noncompliant_start = warn: nothing is refused, and the definition stays."""
     host = make_host("warned")
-    hooked.install(host, conf="on_noncompliant_start = warn\n")
-    host.define(guest.domain("crowd", image, console, hooked.crowded()))
+    hook_installation.install(host, conf="on_noncompliant_start = warn\n")
+    host.define(guest.domain("crowd", image, console, crowded()))
     before = definition_of(host, "crowd")
     host.virsh("start", "--paused", "crowd")
     assert definition_of(host, "crowd") == before
@@ -204,7 +204,7 @@ def test_warn_lets_it_start(make_host: Callable[[str], Host], image: Image, cons
 def test_keep_lets_it_start(analysis: Host, image: Image, console: Path) -> None:
     """A person's mode='keep' is respected."""
     keep = "<metadata><papr:layout xmlns:papr='urn:papr-hook:domain:1' mode='keep'/></metadata>"
-    analysis.define(guest.domain("kept", image, console, hooked.crowded(), extra=keep))
+    analysis.define(guest.domain("kept", image, console, crowded(), extra=keep))
     analysis.virsh("start", "--paused", "kept")
 
 
@@ -218,8 +218,8 @@ def test_a_fault_of_ours_lets_the_guest_start(
 ) -> None:
     """Whatever is wrong with the hook itself, a guest starts."""
     host = make_host("faulty")
-    hooked.install(host, conf=conf, project=project)
-    host.define(guest.domain("crowd", image, console, hooked.crowded()))
+    hook_installation.install(host, conf=conf, project=project)
+    host.define(guest.domain("crowd", image, console, crowded()))
     host.virsh("start", "--paused", "crowd")
 
 
@@ -230,18 +230,18 @@ def test_other_machines_are_not_judged(analysis: Host) -> None:
         "<os><type arch='ppc64' machine='mac99'>hvm</type></os></domain>"
     )
     analysis.virsh("start", "--paused", "mac")
-    assert hooked.calls(analysis)[0] == "mac prepare begin - 0"
+    assert hook_installation.calls(analysis)[0] == "mac prepare begin - 0"
 
 
 @pytest.fixture
 def running(make_host: Callable[[str], Host], image: Image, console: Path, disk: Path) -> Host:
     """A host with a guest «old» that started, as it is, before the hook came."""
     host = make_host("running")
-    devices = hooked.crowded() + hooked.DISK.format(file=disk, target="vda", address=hooked.at(0, 3))
+    devices = crowded() + file_disk(disk, "vda", at(0, 3))
     host.define(guest.domain("old", image, console, devices))
     host.virsh("start", "old")
     guest.wait_for(console)
-    hooked.install(host, record=True)
+    hook_installation.install(host, record=True)
     return host
 
 
@@ -250,7 +250,7 @@ def test_save_and_restore(running: Host, root: Path, console: Path) -> None:
     image = root / "saved"
     running.virsh("save", "old", str(image))
     running.virsh("restore", str(image))
-    assert hooked.calls(running) == [
+    assert hook_installation.calls(running) == [
         "old stopped end - 0",
         "old release end - 0",
         "old restore begin - 0",
@@ -266,7 +266,13 @@ def test_managed_save(running: Host) -> None:
     running.virsh("managedsave", "old")
     running.virsh("start", "old")
     assert guest.command(running, "old", "echo alive").strip() == "alive"
-    assert [call.split()[1] for call in hooked.calls(running)][2:] == ["restore", "prepare", "start", "started"]
+    operations = [call.split()[1] for call in hook_installation.calls(running)]
+    assert operations[2:] == [
+        "restore",
+        "prepare",
+        "start",
+        "started",
+    ]
     running.virsh("destroy", "old")
     refused_then_started(running, "old")
 
@@ -276,13 +282,13 @@ def test_revert_to_a_snapshot_of_an_old_layout(running: Host) -> None:
     running.virsh("snapshot-create-as", "old", "before")
     running.virsh("destroy", "old")
     refused_then_started(running, "old")
-    earlier = len(hooked.calls(running))
+    earlier = len(hook_installation.calls(running))
     running.virsh("snapshot-revert", "old", "before")
     assert guest.command(running, "old", "echo alive").strip() == "alive"
     running.virsh("destroy", "old")
     running.virsh("snapshot-revert", "old", "before")
     assert guest.command(running, "old", "echo alive").strip() == "alive"
-    assert [call.split()[1] for call in hooked.calls(running)[earlier:]].count("prepare") == 2
+    assert [call.split()[1] for call in hook_installation.calls(running)[earlier:]].count("prepare") == 2
 
 
 def test_restart_of_the_daemon(running: Host) -> None:
@@ -292,7 +298,7 @@ def test_restart_of_the_daemon(running: Host) -> None:
     seen: list[str] = []
     deadline = time.monotonic() + 30
     while not seen and time.monotonic() < deadline:
-        seen = hooked.calls(running)
+        seen = hook_installation.calls(running)
     assert seen == ["old reconnect begin - 0"]
     assert running.virsh("domstate", "old").stdout.strip() == "running"
     assert guest.command(running, "old", "echo alive").strip() == "alive"
@@ -300,13 +306,13 @@ def test_restart_of_the_daemon(running: Host) -> None:
 
 def test_guest_lifecycle_of_one_that_complies(analysis: Host, image: Image, console: Path) -> None:
     """A guest that complies passes every operation of a life."""
-    xml = guest.domain("fine", image, console, hooked.crowded())
+    xml = guest.domain("fine", image, console, crowded())
     analysis.virsh("define", "/dev/stdin", input=papr_hook("layout", stdin=xml.encode()).out)
     analysis.virsh("start", "fine")
     guest.wait_for(console)
     analysis.virsh("destroy", "fine")
     analysis.virsh("start", "fine", "--paused")
-    assert all(call.endswith(" 0") for call in hooked.calls(analysis))
+    assert all(call.endswith(" 0") for call in hook_installation.calls(analysis))
 
 
 @pytest.mark.parametrize("complies", [True, False], ids=["laid out", "old layout"])
@@ -315,15 +321,15 @@ def test_live_migration_keeps_the_layout(
 ) -> None:
     """A guest migrates with the layout that it has, whichever that is."""
     source, target = make_host("source"), make_host("target")
-    xml = guest.domain("moving", image, console, hooked.crowded())
+    xml = guest.domain("moving", image, console, crowded())
     source.define(papr_hook("layout", stdin=xml.encode()).out if complies else xml)
     source.virsh("start", "moving")
     before = guest.wait_for(console)
     for host in (source, target):
-        hooked.install(host, record=True)
+        hook_installation.install(host, record=True)
     layout = layout_of(source, "moving")
     source.migrate("moving", target)
-    assert hooked.calls(target)[:4] == [
+    assert hook_installation.calls(target)[:4] == [
         "moving migrate begin - 0",
         "moving prepare begin - 0",
         "moving start begin - 0",
@@ -344,7 +350,7 @@ def layout_of(host: Host, name: str) -> tuple[object, ...]:
 def test_adopt_lays_out_every_guest(host: Host, image: Image, console: Path, tmp_path: Path) -> None:
     """papr-hook adopt goes through the guests that a host has; -c reads one."""
     file = tmp_path / "adopted.xml"
-    file.write_text(guest.domain("adopted", image, console, hooked.crowded()))
+    file.write_text(guest.domain("adopted", image, console, crowded()))
     host.virsh("define", str(file))
     try:
         assert papr_hook("check", "-c", host.uri, "adopted").status == 1

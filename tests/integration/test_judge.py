@@ -10,7 +10,6 @@ from pathlib import Path
 import libvirt
 import pytest
 from hypothesis import given, settings
-from lxml import etree
 
 from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
@@ -18,11 +17,8 @@ from papr_hook.errors import InputError, LayoutError
 from papr_hook.model import Guest
 from tests.harness.libvirt_host import Host
 from tests.helpers.generate import Case, cases
+from tests.helpers.libvirt_view import STARTED, check_device_tree, disks_of, phbs, startable, without_kvm
 from tests.helpers.paths import CORPUS, GOLDEN
-
-from . import devicetree
-
-pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +28,6 @@ def connection(host: Host) -> Iterator[libvirt.virConnect]:
     found = libvirt.open(host.uri)
     yield found
     found.close()
-
-
-def without_kvm(data: bytes, crypto: bool = False) -> bytes:
-    """A definition for a host without KVM and without the emulator that it was written for.
-
-    crypto: keep <crypto> and <pstore>, which libvirt 9.0 passes over, and later ones put on PCI.
-    """
-    root = etree.fromstring(data)
-    root.set("type", "qemu")
-    newer = () if crypto else ("devices/crypto", "devices/pstore")
-    for path in (*newer, "devices/emulator", "uuid", "clock", "features", "cpu"):
-        for element in root.findall(path):
-            parent = element.getparent()
-            if parent is not None and element.find("numa") is None:
-                parent.remove(element)
-    for name in root.findall("name"):
-        name.text = "judged"
-    return etree.tostring(root)
 
 
 def made_of(connection: libvirt.virConnect, definition: bytes, flags: int) -> Guest:
@@ -71,10 +49,6 @@ def refusal(connection: libvirt.virConnect, definition: bytes, flags: int) -> st
     except libvirt.libvirtError as error:
         return str(error)
     return None
-
-
-def phbs(guest: Guest) -> list[tuple[int, int | None, int | None]]:
-    return sorted((phb.index, phb.target, phb.node) for phb in guest.phbs)
 
 
 def check_what_libvirt_makes(connection: libvirt.virConnect, given: bytes) -> None:
@@ -119,43 +93,6 @@ def test_generated(connection: libvirt.virConnect, case: Case) -> None:
     """Definitions that nobody wrote, as libvirt sees them."""
     with contextlib.suppress(InputError, LayoutError):
         check_what_libvirt_makes(connection, case.data)
-
-
-# Goldens without host devices and without what a QEMU of this machine cannot emulate.
-STARTED = [
-    "added-by-libvirt", "aliases", "alone-on-vphb-0", "bridge-is-bus-1", "complies", "decimal-and-octal",
-    "ehci-companions", "eleven-sata-disks", "forty-channels", "function-1-first", "gaps", "lone-function-1",
-    "multifunction", "numa-node-moves-along", "pc-shaped", "spares-6", "thirty-two-devices",
-]  # fmt: skip
-
-
-def startable(name: str, disks: Path) -> bytes:
-    """A golden layout that can be started, with its disks in a directory, and without boot ROMs."""
-    definition = etree.fromstring(without_kvm((GOLDEN / f"{name}-out.xml").read_bytes()))
-    for source in definition.findall("devices/disk/source"):
-        source.set("file", str(disks / Path(source.get("file", "")).name))
-    for interface in definition.findall("devices/interface"):
-        etree.SubElement(interface, "rom").set("enabled", "no")
-    htm = etree.SubElement(etree.SubElement(definition, "features"), "htm")
-    htm.set("state", "off")
-    return etree.tostring(definition)
-
-
-def disks_of(definition: bytes) -> list[str]:
-    """The files that a definition's disks are in."""
-    return [source.get("file", "") for source in etree.fromstring(definition).findall("devices/disk/source")]
-
-
-def check_device_tree(definition: bytes, tree: bytes) -> None:
-    """Compare QEMU's device tree with the layout that it was started with."""
-    asked = domainxml.read(definition).guest
-    assert asked is not None
-    found = devicetree.read(tree)
-    targets = {phb.index: phb.target for phb in asked.phbs}
-    assert sorted(found) == sorted(target for target in targets.values() if target is not None)
-    there = sorted((target, slot, function) for target, devices in found.items() for slot, function in devices)
-    addresses = [device.address for device in asked.devices if device.address is not None]
-    assert there == sorted((targets[at.bus], at.slot, at.function) for at in addresses)
 
 
 @pytest.mark.parametrize("name", STARTED)

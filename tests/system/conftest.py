@@ -9,14 +9,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image as guest
-
-from .hosts import RELEASES, BootedHost, make_root
+from tests.harness import guest_image
+from tests.harness.booted_host import RELEASES, BootedHost, make_root, started
 
 
 @pytest.fixture(scope="session")
@@ -35,17 +34,9 @@ def roots(cache: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def image(cache: Path) -> guest.Image:
+def image(cache: Path) -> guest_image.Image:
     """Build what a test guest boots."""
-    return guest.build(cache)
-
-
-@contextmanager
-def started(roots: dict[str, Path], release: str, name: str | None = None) -> Iterator[BootedHost]:
-    """Boot a host with a copy of the project; its name is that of its release, where that is not taken."""
-    with BootedHost(roots[release], name or release) as host:
-        host.copy_project()
-        yield host
+    return guest_image.build(cache)
 
 
 @pytest.fixture(scope="module", params=RELEASES)

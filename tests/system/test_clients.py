@@ -10,15 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image as guest
+from tests.harness import guest
+from tests.harness.booted_host import BootedHost
 from tests.harness.guest_image import Image
 from tests.helpers.clients import CONSOLE, EVENTS, PERL
-
-from .hosts import BootedHost
-from .test_gateway import pci_roots
-from .test_install import CLIENTS, CONF, CROWDED, GATEWAY, INSTALL, UPSTREAM, directly, wait
-
-pytestmark = pytest.mark.real
+from tests.helpers.installation import (
+    CLIENTS,
+    CONF,
+    CROWDED,
+    GATEWAY,
+    INSTALL,
+    UPSTREAM,
+    directly,
+    pci_roots,
+)
+from tests.helpers.polling import wait_until
 
 URI = "qemu:///system?socket="
 CLIENT_PACKAGES = "virtinst libsys-virt-perl ipxe-qemu"
@@ -49,7 +55,7 @@ def tidy(gated: BootedHost) -> Iterator[None]:
     for name in directly(gated, "list", "--all", "--name").stdout.split():
         directly(gated, "destroy", name, check=False)
         directly(gated, "undefine", name, check=False)
-    wait(lambda: children(gated) == 0)
+    wait_until(lambda: children(gated) == 0)
     assert descriptors(gated) == before
 
 
@@ -62,7 +68,7 @@ def gateway_pid(host: BootedHost) -> str:
 def descriptors(host: BootedHost) -> int:
     """How many descriptors it has."""
     pid = gateway_pid(host)
-    wait(lambda: children(host) == 0)
+    wait_until(lambda: children(host) == 0)
     return len(host.sh(f"ls /proc/{pid}/fd").stdout.split())
 
 
@@ -141,7 +147,7 @@ def test_autodestroy(gated: BootedHost) -> None:
     gated.write("/srv/crowd.xml", CROWDED)
     said = gated.virsh("create --paused --autodestroy /srv/crowd.xml; domstate crowd").stdout
     assert said.split()[-1] == "paused"
-    wait(lambda: gated.virsh("domstate", "crowd", check=False).returncode != 0)
+    wait_until(lambda: gated.virsh("domstate", "crowd", check=False).returncode != 0)
 
 
 def test_attach_and_detach(gated: BootedHost) -> None:
@@ -185,7 +191,7 @@ def test_hotplug_into_linux(gated: BootedHost, image: Image) -> None:
     gated.virsh("detach-interface", "crowd", "user", "--mac", mac, "--live", "--config")
     gated.virsh("detach-disk", "crowd", "vdb", "--live")
     guest.wait_for(gated.outside(console), lambda now: not (now.by_mac(mac) or now.by_disk("vda")))
-    wait(lambda: mac not in gated.virsh("dumpxml", "crowd").stdout)
+    wait_until(lambda: mac not in gated.virsh("dumpxml", "crowd").stdout)
 
 
 def test_console(gated: BootedHost) -> None:

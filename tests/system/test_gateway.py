@@ -9,26 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import started
-from .hosts import RELEASES, BootedHost
-from .test_install import (
+from tests.harness.booted_host import RELEASES, BootedHost, started
+from tests.helpers.installation import (
     CLIENTS,
     CONF,
     CROWDED,
     GATEWAY,
     INSTALL,
     UPSTREAM,
+    answers,
     crowd,
     directly,
     in_journal,
     install,
     ours,
+    pci_roots,
     refused,
     snapshot,
-    wait,
+    verify,
 )
-
-pytestmark = pytest.mark.real
+from tests.helpers.polling import wait_until
 
 
 @pytest.fixture
@@ -37,16 +37,6 @@ def gated(host: BootedHost) -> Iterator[BootedHost]:
     install(host)
     yield host
     host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall; rm -f {CONF}", check=False)
-
-
-def pci_roots(host: BootedHost, *args: str) -> int:
-    """How many vPHBs the guest «crowd» has."""
-    return host.virsh("dumpxml", "crowd", *args).stdout.count("model='pci-root'")
-
-
-def answers(host: BootedHost) -> bool:
-    """Whether libvirt answers its clients."""
-    return host.virsh("uri", check=False).returncode == 0
 
 
 def test_unmodified_virsh(gated: BootedHost) -> None:
@@ -149,7 +139,7 @@ def test_libvirt_that_fails(gated: BootedHost) -> None:
     gated.sh("systemctl stop libvirtd.service; cp -p /etc/libvirt/libvirtd.conf /srv")
     gated.sh("echo noise >>/etc/libvirt/libvirtd.conf")
     try:
-        wait(lambda: "No such file or directory" in gated.virsh("uri", check=False).stderr)
+        wait_until(lambda: "No such file or directory" in gated.virsh("uri", check=False).stderr)
     finally:
         gated.sh("mv /srv/libvirtd.conf /etc/libvirt; systemctl reset-failed; systemctl start libvirtd.socket")
     assert answers(gated)
@@ -170,7 +160,7 @@ def test_killed(gated: BootedHost) -> None:
 def test_gateway_that_does_not_start(gated: BootedHost) -> None:
     """libvirt's clients go past it, the journal says so; once it is mended it is in front again."""
     gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
-    wait(lambda: answers(gated))
+    wait_until(lambda: answers(gated))
     gated.virsh("define", "/dev/stdin", input=CROWDED)
     assert pci_roots(gated) == 1
     assert in_journal(gated, "the gateway does not start, so clients go past it")
@@ -215,7 +205,7 @@ def test_libvirtd_that_makes_its_own_sockets(host: BootedHost) -> None:
         host.run("virt-admin", "uri")
         install(host)
         host.sh(f"systemctl restart libvirtd; systemctl kill -s KILL {GATEWAY}")
-        wait(lambda: answers(host))
+        wait_until(lambda: answers(host))
         host.sh("systemctl stop libvirtd")
         install(host)
         host.sh("systemctl start libvirtd")
@@ -257,12 +247,6 @@ def test_units_are_well_formed(gated: BootedHost) -> None:
     """systemd finds nothing wrong with them, and the gateway has few rights."""
     verify(gated, "libvirtd")
     gated.run("systemd-analyze", "security", "--threshold=25", f"{GATEWAY}.service")
-
-
-def verify(host: BootedHost, daemon: str) -> None:
-    """Have systemd look at all units of a daemon's gateway."""
-    units = [f"papr-hook-{daemon}.socket", f"papr-hook-gateway@{daemon}.service", f"papr-hook-bypass@{daemon}.service"]
-    assert host.run("systemd-analyze", "--man=no", "verify", *units).stderr == ""
 
 
 def test_gateway_has_no_more_rights_than_it_needs(gated: BootedHost) -> None:

@@ -7,50 +7,32 @@ import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
+from tests.harness.booted_host import CHECKOUT, BootedHost
 from tests.helpers.cli import one_line
-
-from .hosts import CHECKOUT, BootedHost
-
-pytestmark = pytest.mark.real
-
-INSTALL = f"{CHECKOUT}/install.sh"
-HOOK = "/etc/libvirt/hooks/qemu"
-OURS_IN_DIR = "/etc/libvirt/hooks/qemu.d/90-papr-hook"
-CONF = "/etc/papr-hook.conf"
-SHARE = "/usr/share/papr-hook"
-CLIENTS = "/run/libvirt/libvirt-sock"
-UPSTREAM = "/run/libvirt/upstream/libvirt-sock"
-UNITS = "/usr/lib/systemd/system"
-GATEWAY = "papr-hook-gateway@libvirtd"
-
-CROWDED = """\
-<domain type='qemu'>
-  <name>crowd</name>
-  <memory unit='MiB'>256</memory>
-  <os><type arch='ppc64' machine='pseries'>hvm</type></os>
-  <features><htm state='off'/></features>
-  <devices>
-    <controller type='usb' index='0' model='none'/>
-    <controller type='pci' index='0' model='pci-root'/>
-    <memballoon model='virtio'/>
-    <watchdog model='i6300esb'/>
-  </devices>
-</domain>
-"""
-"""Two devices on one vPHB: the least that does not comply."""
-
-SNAPSHOT = r"""
-find /etc /usr /var/lib/libvirt -xdev -not -name '*.pyc' -not -name __pycache__ -not -path '/etc/libvirt/qemu*' \
-    -not -path '/var/lib/libvirt/*/*' -printf '%p %y %m %u %l ' \( -type f -printf '%s' -o -true \) -printf '\n' | sort
-find /etc /usr/bin /usr/lib/systemd/system /usr/share/papr-hook /usr/share/man/man[158] -xdev -type f \
-    -not -name '*.pyc' -not -path '/etc/libvirt/qemu*' -exec sha256sum {} + 2>/dev/null | sort -k 2
-"""
+from tests.helpers.installation import (
+    CLIENTS,
+    CONF,
+    CROWDED,
+    HOOK,
+    INSTALL,
+    OURS_IN_DIR,
+    SHARE,
+    UNITS,
+    UPSTREAM,
+    crowd,
+    descendants,
+    directly,
+    in_journal,
+    install,
+    ours,
+    refused,
+    snapshot,
+)
+from tests.helpers.polling import wait_until
 
 RECORD = """\
 #!/bin/sh
@@ -58,50 +40,6 @@ RECORD = """\
 read=$(sed "1s/ id='[0-9]*'//" | sha256sum)
 echo "{name} $* $read" >>/srv/somebody-calls
 """
-
-
-def snapshot(host: BootedHost) -> list[str]:
-    """All of a host's files that an installation could touch, with their modes and contents."""
-    return host.sh(SNAPSHOT).stdout.splitlines()
-
-
-def install(host: BootedHost, *args: str) -> str:
-    """Run install.sh; what it said."""
-    return host.run(INSTALL, *args).stdout
-
-
-def refused(host: BootedHost, prepare: str = "", *args: str) -> str:
-    """Run install.sh where it refuses: it says one line, which this returns, and leaves the host as it was.
-
-    prepare: what to do before, in a mount namespace that only this sees; as=COMMAND has that run install.sh.
-    """
-    before = snapshot(host)
-    host.write("/srv/refused", f"as=\n{prepare}\nexec $as {INSTALL} {' '.join(args)} >/srv/refused-out\n")
-    done = host.run("unshare", "-m", "sh", "-e", "/srv/refused", check=False)
-    assert done.returncode == 1, done
-    assert one_line(done.stderr), done.stderr
-    assert done.stderr.startswith("install.sh: ")
-    assert snapshot(host) == before
-    return done.stderr
-
-
-def directly(host: BootedHost, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run virsh on libvirt's own socket, past a gateway where there is one."""
-    found = host.sh(f"ls {UPSTREAM} {CLIENTS} 2>/dev/null", check=False).stdout.split()
-    socket = UPSTREAM if UPSTREAM in found else CLIENTS
-    return host.run("virsh", "-q", "-c", f"qemu:///system?socket={socket}", *args, check=check)
-
-
-@contextlib.contextmanager
-def crowd(host: BootedHost) -> Iterator[None]:
-    """A guest «crowd» that does not comply."""
-    host.write("/srv/crowd.xml", CROWDED)
-    directly(host, "define", "/srv/crowd.xml")
-    try:
-        yield
-    finally:
-        host.virsh("destroy", "crowd", check=False)
-        host.virsh("undefine", "crowd")
 
 
 def assert_judged(host: BootedHost) -> None:
@@ -116,12 +54,6 @@ def assert_judged(host: BootedHost) -> None:
         assert host.virsh("dumpxml", "crowd").stdout.count("model='pci-root'") > 2
     assert in_journal(host, r"guest 'crowd': not started: .*\[not-isolated\].* so start it again")
     assert in_journal(host, "guest 'crowd': laid out for its next start")
-
-
-def in_journal(host: BootedHost, pattern: str) -> bool:
-    """Whether papr-hook said something, once the journal's daemon has read it."""
-    text = host.sh("journalctl --sync; journalctl -q -t papr-hook -o cat").stdout
-    return re.search(pattern, text) is not None
 
 
 def assert_not_judged(host: BootedHost) -> None:
@@ -252,7 +184,7 @@ def interrupted(host: BootedHost) -> None:
     host.sh(f"mkfifo {CHECKOUT}/man/papr-hook-pipe.8")
     try:
         process = subprocess.Popen(host.argv(INSTALL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        wait(lambda: host.sh("ls -A /usr/share/man/man8").stdout.count(".papr-hook-pipe.8") == 1)
+        wait_until(lambda: host.sh("ls -A /usr/share/man/man8").stdout.count(".papr-hook-pipe.8") == 1)
         for pid in list(descendants(process.pid)):
             os.kill(pid, signal.SIGINT)
         _, said = process.communicate(timeout=30)
@@ -261,21 +193,6 @@ def interrupted(host: BootedHost) -> None:
     assert process.returncode == 130
     assert said == "install.sh: interrupted; nothing has changed\n"
     assert snapshot(host) == before
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """The processes that a process started, and those that they did."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        yield int(child)
-        yield from descendants(int(child))
-
-
-def wait(done: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Poll until done."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_install_then_start(host: BootedHost) -> None:
@@ -295,11 +212,6 @@ def test_install_then_start(host: BootedHost) -> None:
     assert "papr-hook is uninstalled; gone:" in said
     assert_not_judged(host)
     assert ours(snapshot(host)) == ours(before) == []
-
-
-def ours(files: list[str]) -> list[str]:
-    """The files in a snapshot that are papr-hook's, or where it may put them."""
-    return [line for line in files if re.search("papr[-_]hook|libvirt/hooks/.", line)]
 
 
 def test_twice_is_as_once(installed: BootedHost) -> None:

@@ -15,12 +15,9 @@ from papr_hook.config import Config
 from papr_hook.errors import LayoutError
 from papr_hook.model import Layout
 from papr_hook.pipeline import Analysis
+from tests.harness.booted_host import BootedHost
+from tests.helpers.libvirt_view import STARTED, check_device_tree, disks_of, phbs, startable, without_kvm
 from tests.helpers.paths import CORPUS, GOLDEN
-from tests.integration.test_judge import STARTED, check_device_tree, disks_of, phbs, startable, without_kvm
-
-from .hosts import BootedHost
-
-pytestmark = pytest.mark.real
 
 DISKS = Path("/var/tmp/judged")
 

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from .hosts import BootedHost
-from .test_gateway import pci_roots, verify
-from .test_install import CROWDED, INSTALL, ours, snapshot, wait
-
-pytestmark = pytest.mark.real
+from tests.harness.booted_host import BootedHost
+from tests.helpers.installation import CROWDED, INSTALL, ours, pci_roots, snapshot, verify
+from tests.helpers.polling import wait_until
 
 SOCKET = "/run/libvirt/virtqemud-sock"
 UPSTREAM = "/run/libvirt/upstream/virtqemud-sock"
@@ -99,7 +97,7 @@ def test_restarts(gated: BootedHost, unit: str) -> None:
 def test_gateway_that_does_not_start(gated: BootedHost, mend: str) -> None:
     """Clients go past it; what the journal advises, or a new installation, has it in front again."""
     gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
-    wait(lambda: answers(gated))
+    wait_until(lambda: answers(gated))
     assert gated.sh(f"readlink {SOCKET}").stdout == "upstream/virtqemud-sock\n"
     gated.sh(f"mv /usr/bin/aside /usr/bin/papr-hook; {mend}")
     assert lays_out(gated)
@@ -114,7 +112,7 @@ def test_units_are_well_formed(gated: BootedHost) -> None:
 def test_nothing_failed_is_left(gated: BootedHost) -> None:
     """A gateway that failed is forgotten when it is uninstalled."""
     gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
-    wait(lambda: answers(gated))
+    wait_until(lambda: answers(gated))
     gated.run(INSTALL, "--uninstall")
     assert gated.sh("systemctl list-units --all --no-legend --plain 'papr-hook-*'; rm /usr/bin/aside").stdout == ""
     assert answers(gated)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .hosts import BootedHost, SysvHost, make_root
-from .test_gateway import answers, pci_roots
-from .test_install import CLIENTS, CROWDED, INSTALL, install, ours, snapshot, wait
-
-pytestmark = pytest.mark.real
+from tests.harness.booted_host import BootedHost, SysvHost, make_root
+from tests.helpers.installation import CLIENTS, CROWDED, INSTALL, answers, install, ours, pci_roots, snapshot
+from tests.helpers.polling import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +65,10 @@ def test_order_at_boot_and_shutdown(gated: BootedHost) -> None:
 def test_gateway_that_dies(gated: BootedHost) -> None:
     """Clients go past it until it is there again, which it soon is."""
     gated.sh("mv /usr/bin/papr-hook /usr/bin/aside; pkill -KILL -f 'python3 .*papr-hook [g]ateway'")
-    wait(lambda: gated.sh(f"readlink {CLIENTS}", check=False).stdout == "upstream/libvirt-sock\n")
+    wait_until(lambda: gated.sh(f"readlink {CLIENTS}", check=False).stdout == "upstream/libvirt-sock\n")
     assert answers(gated)
     gated.sh("mv /usr/bin/aside /usr/bin/papr-hook")
-    wait(lambda: gated.sh(f"readlink {CLIENTS}", check=False).stdout == "")
+    wait_until(lambda: gated.sh(f"readlink {CLIENTS}", check=False).stdout == "")
     gated.virsh("define", "/dev/stdin", input=CROWDED)
     assert pci_roots(gated) == 6
 
@@ -81,7 +79,7 @@ def test_installed_while_libvirtd_is_stopped(host: BootedHost) -> None:
     try:
         install(host)
         host.run("service", "libvirtd", "start")
-        wait(lambda: answers(host))
+        wait_until(lambda: answers(host))
         host.virsh("define", "/dev/stdin", input=CROWDED)
         assert pci_roots(host) == 6
         host.virsh("undefine", "crowd")
@@ -89,7 +87,7 @@ def test_installed_while_libvirtd_is_stopped(host: BootedHost) -> None:
         install(host, "--uninstall")
     finally:
         host.run("service", "libvirtd", "start")
-    wait(lambda: answers(host))
+    wait_until(lambda: answers(host))
     assert left(host) == ""
 
 
@@ -107,5 +105,5 @@ def test_libvirt_that_does_not_come_back(host: BootedHost) -> None:
     finally:
         host.sh(f"mv {real} /usr/sbin/libvirtd; service libvirtd start")
     assert ours(snapshot(host)) == ours(before)
-    wait(lambda: answers(host))
+    wait_until(lambda: answers(host))
     assert left(host) == ""

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.booted_host import CHECKOUT, BootedHost, started
 from tests.helpers.cli import one_line
-
-from .conftest import started
-from .hosts import CHECKOUT, BootedHost
-from .test_install import HOOK, descendants, snapshot, wait
-
-pytestmark = pytest.mark.real
+from tests.helpers.installation import HOOK, descendants, snapshot
+from tests.helpers.polling import wait_until
 
 TRY = f"{CHECKOUT}/install.sh"
 
@@ -86,7 +83,7 @@ def test_interrupted_demo(host: BootedHost, at: str) -> None:
     process = subprocess.Popen(
         host.argv(TRY, "--try"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait(lambda: host.sh(reached, check=False).returncode == 0, seconds=300)
+    wait_until(lambda: host.sh(reached, check=False).returncode == 0, seconds=300)
     leader = next(descendants(process.pid))
     os.kill(leader, signal.SIGINT)
     _, said = process.communicate(timeout=60)

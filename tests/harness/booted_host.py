@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from tests.harness import guest_image as guest
+from tests.harness import guest_image
 from tests.helpers.paths import PROJECT
 
 RELEASES = ("bookworm", "trixie")
@@ -71,8 +71,8 @@ def make_root(release: str, directory: Path, init: str = "systemd") -> Path:
         fresh = Path(name) / "root"
         argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES + INITS[init])}"]
         argv += ["--aptopt=APT::Install-Recommends false", "--dpkgopt=force-unsafe-io"]
-        # guest.build() finds the mirror of the machine's own apt the same way.
-        done = subprocess.run([*argv, release, str(fresh), guest.mirror()], capture_output=True, text=True)
+        # guest_image.build() finds the mirror of the machine's own apt the same way.
+        done = subprocess.run([*argv, release, str(fresh), guest_image.mirror()], capture_output=True, text=True)
         if done.returncode != 0:
             raise HostError(f"{release}: mmdebstrap: status {done.returncode}\n{done.stderr}")
         if init == "systemd":
@@ -234,6 +234,14 @@ class SysvHost(BootedHost):
     def _booted(self) -> bool:
         # What inittab has run when the scripts of the runlevel are through.
         return self.run("pgrep", "-x", "getty", check=False).returncode == 0
+
+
+@contextlib.contextmanager
+def started(roots: dict[str, Path], release: str, name: str | None = None) -> Iterator[BootedHost]:
+    """Boot a host with a copy of the project. Its name is that of its release unless another one is given."""
+    with BootedHost(roots[release], name or release) as host:
+        host.copy_project()
+        yield host
 
 
 def _own_cgroup() -> Path:

@@ -1,0 +1,41 @@
+"""Speak libvirt's RPC protocol over a socket, packet by packet."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from papr_hook.gateway import protocol
+
+KEEPALIVE = 0x6B656570
+PING, PONG = 1, 2
+"""Program and procedures of libvirt's keepalive (src/rpc/virkeepaliveprotocol.x)."""
+
+
+class RawClient:
+    """A client that speaks the protocol itself."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self.client = client
+        self._framer = protocol.PacketParser()
+
+    def open(self) -> None:
+        """Do what every client does first."""
+        self.client.sendall(protocol.build_packet(66, protocol.Type.CALL, 0, 0, b"").data)
+        assert self.next().status == 0
+        name = protocol.uint(1) + protocol.string(b"qemu:///system") + protocol.uint(0)
+        self.client.sendall(protocol.build_packet(1, protocol.Type.CALL, 1, 0, name).data)
+        assert self.next().status == 0
+
+    def next(self) -> protocol.Packet:
+        """The next packet that comes. Raises EOFError."""
+        while (packet := self._framer.next_packet()) is None:
+            data = self.client.recv(65536)
+            if not data:
+                raise EOFError
+            self._framer.receive(data)
+        return packet
+
+    def ping(self) -> bytes:
+        """A keepalive request."""
+        return struct.pack(">7I", 28, KEEPALIVE, 1, PING, protocol.Type.MESSAGE, 0, 0)

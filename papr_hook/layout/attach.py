@@ -15,6 +15,7 @@ from ..model import MAX_PHBS, MAX_SLOT, Device, Guest, HostTopology, PciAddress
 from . import check, endpoints
 from .compute import reserved_buses, vphb_0_last
 from .groups import DeviceGroup, group_devices
+from .spares import order_spares, spare_use
 
 _REMEDY = "restart the guest to get new spares"
 
@@ -86,6 +87,11 @@ class AttachView:
         part = next((part for part in found if part.iommu_group == self.group.iommu_group), None)
         return part.diagnostic(Severity.WARNING) if part is not None else None
 
+    def choose_spare(self, empty: frozenset[int]) -> int:
+        """Return the one of some empty vPHBs that is meant for the device."""
+        use = spare_use(self.group, self.guest)
+        return order_spares(empty, use, self.guest, self.topology, self.position)[0]
+
     def used_slots(self, bus: int) -> set[int]:
         """Return the slots of a vPHB that are in use."""
         return {device.address.slot for device in self.guest.devices if device.address and device.address.bus == bus}
@@ -128,7 +134,7 @@ def assign_address(views: Sequence[AttachView], share: bool) -> PciAddress:
     """Return the address that an attached device gets in all of its domain XMLs.
 
     Args:
-        views: The guest with the device, at least once.
+        views: The guest with the device, at least once; the running guest comes first and says which spare is meant.
         share: Whether an emulated device may join others on their vPHB when no empty one is left.
 
     Raises:
@@ -141,7 +147,7 @@ def assign_address(views: Sequence[AttachView], share: bool) -> PciAddress:
         return _join_group(views, addresses)
     empty = frozenset.intersection(*(view.empty_buses for view in views))
     if empty and not buses:
-        return PciAddress(bus=min(empty, key=vphb_0_last), slot=1)
+        return PciAddress(bus=views[0].choose_spare(empty), slot=1)
     if share and not buses and not views[0].group.endpoint:
         shared = _share(views)
         if shared is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from papr_hook.layout.attach import AttachView, NeverLaidOutError, NoSpareError, assign_address
@@ -27,17 +29,36 @@ def place(*views: AttachView, share: bool = False) -> tuple[int, int]:
     return address.bus, address.slot
 
 
-def test_the_lowest_empty_vphb_and_0_last() -> None:
-    """vPHB 0 is filled last."""
-    assert place(view()) == (1, 1)
-    assert place(view(1, 3)) == (2, 1)
+def test_a_disk_leaves_the_spares_of_others() -> None:
+    """It takes that of the next endpoint only if there is no other, and vPHB 0 last."""
+    assert place(view()) == (2, 1)
+    assert place(view(2, 3, 4)) == (1, 1)
     assert place(view(1, 2, 3, 4)) == (0, 1)
+
+
+def test_the_first_nic_goes_to_vphb_0_and_the_next_to_its_target_index() -> None:
+    """So it has the name in the guest that it would have in a domain XML that is defined with it."""
+    first = Device("<interface> 1", kind="interface")
+    second = replace(first, name="<interface> 2")
+    roots = (Phb(0, 0), Phb(1, 1), Phb(2, 2), Phb(3, 30), Phb(4, 4))
+    none = AttachView(Guest("g", phbs=roots, devices=(first,)), 0, HostTopology(), True)
+    assert place(none) == (0, 1)
+    devices = (replace(first, address=PciAddress(bus=0, slot=1)), second)
+    one = AttachView(Guest("g", phbs=roots, devices=devices), 1, HostTopology(), True)
+    assert place(one) == (3, 1)
+
+
+def test_an_endpoint_goes_to_the_lowest_vphb_but_0() -> None:
+    """As libvirt places host devices."""
+    endpoint = Device("<hostdev> 1", kind="hostdev pci", passthrough=True)
+    roots = tuple(Phb(index, index) for index in range(3))
+    assert place(AttachView(Guest("g", phbs=roots, devices=(endpoint,)), 0, HostTopology(), True)) == (1, 1)
 
 
 def test_the_next_start_gets_further_vphbs() -> None:
     """libvirt adds pci-roots to a domain XML that does not run, up to 31, and none to a running guest."""
-    assert place(view(1, 2, 3, 4, running=False)) == (5, 1)
-    assert place(view(phbs=9), view(1, 2, 3, 4, running=False)) == (5, 1)
+    assert place(view(1, 2, 3, 4, running=False)) == (6, 1)
+    assert place(view(1, 2, 3, 4, phbs=9), view(1, 2, 3, 4, running=False)) == (6, 1)
     with pytest.raises(NoSpareError, match="no empty vPHB"):
         place(view(*range(31), phbs=31, running=False))
 

@@ -42,7 +42,7 @@ def settings(tmp_path: Path) -> Config:
 def test_empty_in_every_definition() -> None:
     """What is attached to the running guest and to its definition has one address in both."""
     live, config = domain_xml(nic(1, at(1))), domain_xml(nic(2, at(2)), running=False)
-    assert placed(nic(9), live, config) == (3, 1, 0)
+    assert placed(nic(9), live, config) == (4, 1, 0)
 
 
 def test_sharing_if_the_host_wants_that(settings: Config) -> None:
@@ -144,7 +144,7 @@ def test_each_domain_xml_is_analyzed_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(pipeline, "analyze", count)
     request = hotplug.read_request(nic(9).encode(), [domain_xml(), domain_xml(running=False)], Config())
     assert request.unread_networks == frozenset()
-    assert request.place().place == "vPHB 1 slot 1"
+    assert request.place().place == "vPHB 0 slot 1"
     assert len(analyzed) == 2
 
 
@@ -163,26 +163,26 @@ def test_reserved_vphbs_stay_empty() -> None:
     """A vPHB with a NUMA cell of its own, or with something of the qemu:commandline's, is nobody's spare."""
     bound = domain_xml().replace(b"<target index='1'/>", b"<target index='1'><node>0</node></target>")
     bound = bound.replace(b"<os>", b"<cpu><numa><cell id='0' cpus='0' memory='1'/></numa></cpu><os>")
-    assert placed(nic(9), bound) == (2, 1, 0)
+    assert placed(disk("vdb"), bound) == (3, 1, 0)
     commandline = (
         "<c:commandline xmlns:c='http://libvirt.org/schemas/domain/qemu/1.0'><c:arg value='-device'/>"
         "<c:arg value='virtio-rng-pci,bus=pci.1.0'/></c:commandline>"
     )
-    assert placed(nic(9), domain_xml(extra=commandline)) == (2, 1, 0)
+    assert placed(disk("vdb"), domain_xml(extra=commandline)) == (3, 1, 0)
 
 
 def test_an_empty_address_is_none() -> None:
     """libvirt takes 0000:00:00 as no address; the one that is there is filled in."""
     data = place(nic(9, "<address type='pci'/>"), domain_xml()).device
     assert data.count(b"<address") == 1
-    assert b"bus='0x01'" in data
+    assert b"bus='0x00'" in data
 
 
 def test_only_the_address_is_added() -> None:
     """What else the XML says stays as it is written."""
     device = "<?xml version='1.0'?>\n<interface type='user'>\n  <!-- mine -->\n  <mtu size='9'/>\n</interface>\n"
     data = place(device, domain_xml()).device.decode()
-    added = "  <address type='pci' domain='0x0000' bus='0x01' slot='0x01' function='0x0'/>\n"
+    added = "  <address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x0'/>\n"
     assert data == device.replace("</interface>", f"{added}</interface>")
 
 
@@ -252,4 +252,4 @@ def test_an_update_that_moves_a_disk_to_pci() -> None:
     scsi = "<disk type='file'><source file='/x'/><target dev='sda' bus='scsi'/></disk>"
     virtio = scsi.replace("bus='scsi'", "bus='virtio'")
     config = domain_xml(nic(1, at(1)) + scsi + "<controller type='scsi' index='0' model='ibmvscsi'/>", running=False)
-    assert b"bus='0x02'" in keep(virtio, config)
+    assert b"bus='0x03'" in keep(virtio, config)

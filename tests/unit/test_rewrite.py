@@ -100,7 +100,7 @@ def test_one_question_then_the_call() -> None:
     talk.answer(question, protocol.string(domain_xml()))
     (forwarded,) = talk.sent()
     assert (forwarded.serial, forwarded.procedure) == (call.serial, 160)
-    assert b"bus='0x01'" in device_of(forwarded)
+    assert b"bus='0x00'" in device_of(forwarded)
     assert forwarded.payload.endswith(protocol.uint(1))
     assert guests.locked
     talk.answer(forwarded)
@@ -116,7 +116,7 @@ def test_two_definitions_are_asked_for() -> None:
     talk.answer(first, protocol.string(domain_xml()))
     (second,) = talk.sent()
     assert [first.payload[-4:], second.payload[-4:]] == [protocol.uint(0), protocol.uint(2)]
-    talk.answer(second, protocol.string(domain_xml(nic(1, at(1)), running=False)))
+    talk.answer(second, protocol.string(domain_xml(nic(1, at(0)), running=False)))
     assert b"bus='0x02'" in device_of(talk.sent()[0])
 
 
@@ -136,7 +136,7 @@ def test_two_clients_at_once() -> None:
     first.answer(one)
     second.session.retry()
     (question,) = second.sent()
-    second.answer(question, protocol.string(domain_xml(nic(1, at(1)))))
+    second.answer(question, protocol.string(domain_xml(nic(1, at(0)))))
     assert b"bus='0x02'" in device_of(second.sent()[0])
     assert not second.session.waits
 
@@ -169,7 +169,7 @@ def test_patience_ends() -> None:
     (question,) = talk.sent()
     talk.answer(question, protocol.string(domain_xml()))
     (forwarded,) = talk.sent()
-    assert b"bus='0x01'" in device_of(forwarded)
+    assert b"bus='0x00'" in device_of(forwarded)
     talk.answer(forwarded)
     assert talk.journal == ["guest 'g': another attach to it does not end, and is not waited for"]
     assert guests.locked

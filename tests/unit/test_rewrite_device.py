@@ -25,7 +25,7 @@ def test_an_attach_waits_for_the_lock_after_a_first_answer() -> None:
     """A client that libvirt refuses the domain XML never has the lock."""
     libvirt = FakeLibvirt(running=domain_xml())
     payload = RUNNING_GUEST + string(nic(9).encode())
-    assert b"bus='0x01'" in device_of(libvirt.forward(Procedure.DOMAIN_ATTACH_DEVICE, payload))
+    assert b"bus='0x00'" in device_of(libvirt.forward(Procedure.DOMAIN_ATTACH_DEVICE, payload))
     assert libvirt.locked
     refusing = FakeLibvirt(running=domain_xml(), refused=(Procedure.DOMAIN_GET_XML_DESC,))
     with pytest.raises(PaprHookError, match="access denied"):

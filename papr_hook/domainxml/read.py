@@ -360,7 +360,7 @@ def _override(root: etree._Element) -> tuple[str | None, int | None, frozenset[i
     if found is None:
         return None, None, frozenset()
     mode = found.get("mode")
-    if mode not in (None, "auto", "keep"):
+    if mode is not None and mode not in ("auto", "keep"):
         raise InputError(f"<papr:layout>: mode='{shorten(mode)}' is not auto or keep", source_line(found))
     spares = read_decimal(found, "spares")
     if spares is not None and spares > 30:

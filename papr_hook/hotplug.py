@@ -17,7 +17,7 @@ from .diagnostics import Diagnostic
 from .domainxml import pci_devices
 from .domainxml.edit import write_address
 from .domainxml.text import parse, serialise
-from .layout.attach import AttachView, assign_address
+from .layout.attach import AttachView, assign_address, find_missing
 from .model import PciAddress
 
 
@@ -67,8 +67,8 @@ class AttachRequest:
             hostdev_networks: Networks that hand out host devices, beside those known from libvirt's files.
 
         Raises:
-            NoSpareError: The guest has no vPHB for the device.
-            NeverLaidOutError: The guest runs with a layout that has none.
+            AttachRefusedError: The guest has no vPHB for the device, or QEMU would refuse it.
+            NeverLaidOutError: The guest runs with a layout that has no vPHB for it.
         """
         if not self.views:
             return Placement(self.device)
@@ -76,8 +76,7 @@ class AttachRequest:
         address = assign_address(views, share=self.config.attach_without_spare is AttachWithoutSpare.SHARE)
         tree = parse(self.device)
         write_address(tree.getroot(), address, views[0].device.usb2_group is not None)
-        missing = next((view.missing for view in views if view.missing is not None), None)
-        return Placement(serialise(tree, self.device), address, missing)
+        return Placement(serialise(tree, self.device), address, find_missing(views))
 
 
 def may_need_address(device: bytes) -> bool:

@@ -47,7 +47,7 @@ def run(args: AttachArgs, io: Io) -> int:
     with connect(args.connect or config.uri) as connection:
         placement = attach_device(connection, args.guest, device, flags, config)
     if placement.missing is not None:
-        io.warn(f"papr-hook: {args.guest}: {placement.missing}; attach these as well")
+        io.warn(f"papr-hook: {args.guest}: {placement.missing}")
     io.print(f"{args.guest}: attached{f' on {placement.place}' if placement.place else ''}")
     return 0
 

@@ -35,7 +35,7 @@ def _attach(payload: bytes, reader: Reader, flags: int, load_config: LoadConfig,
         request = hotplug.read_request(device, (yield from _ask_domain_xmls(guest, xml_flags)), load_config())
         placement = request.place((yield from ask_hostdev_networks(request.unread_networks)))
     if placement.missing is not None:
-        log(syslog.LOG_WARNING, f"guest '{guest.name}': {placement.missing.message}; attach these as well")
+        log(syslog.LOG_WARNING, f"guest '{guest.name}': {placement.missing.message}")
     return payload[:start] + string(placement.device) + payload[reader.at :]
 
 

@@ -167,6 +167,7 @@ def _define_laid_out(guest: DomainRef, config: Config, log: Log) -> Steps[None]:
     for _ in range(MAX_EDITS):
         result = (yield from _analyze(data, config)).apply_layout()
         if not result.changed:
+            _log_diagnostics(guest.name, result, log)
             return
         current = yield from ask_domain_xml(guest, flags)
         if current == data:

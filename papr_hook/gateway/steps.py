@@ -14,7 +14,7 @@ from typing import TypeVar, Union
 
 from ..config import Config
 from ..errors import PaprHookError
-from ..layout.attach import NoSpareError
+from ..layout.attach import AttachRefusedError
 from .protocol import DomainRef, Procedure, ProtocolError
 
 
@@ -73,10 +73,10 @@ Rewriter = Callable[[bytes, LoadConfig, Log], Rewrite]
 
 @contextmanager
 def about(guest: str) -> Iterator[None]:
-    """Have errors name a guest, and refuse the call if there is no spare."""
+    """Have errors name a guest, and refuse an attach that cannot work."""
     try:
         yield
-    except NoSpareError as error:
+    except AttachRefusedError as error:
         raise RefusalError(f"papr-hook: guest '{guest}': {error}") from None
     except (PaprHookError, ProtocolError, TimeoutError) as error:
         raise PaprHookError(f"guest '{guest}': {error}") from error

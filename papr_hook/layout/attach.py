@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..diagnostics import Diagnostic, Severity
+from ..diagnostics import Diagnostic, Name, warning
 from ..errors import PaprHookError
 from ..model import MAX_PHBS, MAX_SLOT, Device, Guest, HostTopology, PciAddress
 from . import check, endpoints
@@ -20,8 +20,16 @@ from .spares import order_spares, spare_use
 _REMEDY = "restart the guest to get new spares"
 
 
-class NoSpareError(PaprHookError):
+class AttachRefusedError(PaprHookError):
+    """The attach cannot work, and libvirt is not asked."""
+
+
+class NoSpareError(AttachRefusedError):
     """The guest has no vPHB for an attached device."""
+
+
+class BlockedEndpointError(AttachRefusedError):
+    """A host driver keeps QEMU from using the endpoint of an attached device."""
 
 
 class NeverLaidOutError(PaprHookError):
@@ -79,13 +87,12 @@ class AttachView:
         return frozenset(indexes - used - self._closed_buses)
 
     @property
-    def missing(self) -> Diagnostic | None:
-        """Return a warning about members of the device's endpoint that are not passed through, or None."""
+    def missing(self) -> endpoints.Missing | None:
+        """Return the members of the device's endpoint that are still not passed through, or None if it is complete."""
         if self.group.iommu_group is None:
             return None
         found = endpoints.missing_members(self.guest, self.topology)
-        part = next((part for part in found if part.iommu_group == self.group.iommu_group), None)
-        return part.diagnostic(Severity.WARNING) if part is not None else None
+        return next((part for part in found if part.iommu_group == self.group.iommu_group), None)
 
     def choose_spare(self, empty: frozenset[int]) -> int:
         """Return the one of some empty vPHBs that is meant for the device."""
@@ -153,6 +160,28 @@ def assign_address(views: Sequence[AttachView], share: bool) -> PciAddress:
         if shared is not None:
             return shared
     raise _refusal(views, bool(buses))
+
+
+def find_missing(views: Sequence[AttachView]) -> Diagnostic | None:
+    """Return a warning about members of an attached device's endpoint that are still not passed through, or None.
+
+    Args:
+        views: The guest with the device, at least once.
+
+    Raises:
+        BlockedEndpointError: The guest runs, and a missing member is bound to a driver of the host.
+    """
+    missing = [(view, view.missing) for view in views]
+    parts = [(view, part) for view, part in missing if part is not None]
+    for view, part in parts:
+        if view.running and part.blocking:
+            remedy = f": run {part.detach_commands} first" if part.detach_commands else ""
+            raise BlockedEndpointError(f"{view.device} {part}, so QEMU cannot use the group{remedy}")
+    if not parts:
+        return None
+    _, part = parts[0]
+    text = f"{part}; attach these as well"
+    return warning(Name.INCOMPLETE_ENDPOINT, text, part.device.name, part.device.line)
 
 
 def _join_group(views: Sequence[AttachView], addresses: frozenset[PciAddress]) -> PciAddress:

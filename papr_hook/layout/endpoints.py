@@ -10,13 +10,19 @@ from ..model import Device, Guest, HostDevice, HostTopology, PciAddress
 from ..ranges import Ranges
 from .groups import DeviceGroup, group_devices
 
+_COMPATIBLE_DRIVERS = frozenset({"pci-stub", "pcieport"})
+"""Drivers beside VFIO's own that leave a group usable: they do no DMA (driver_managed_dma in their Linux sources)."""
+
 
 @dataclass(frozen=True)
 class Missing:
     """Members of an endpoint that are not passed through, beside a device that is.
 
-    device: the first of the endpoint's devices in the definition, and position: which of the
-    guest's that is; group: its IOMMU group.
+    Attributes:
+        device: The first of the endpoint's devices in the domain XML.
+        position: The index of that device in the guest's devices.
+        iommu_group: The IOMMU group of the endpoint.
+        members: The missing members.
     """
 
     device: Device
@@ -28,9 +34,38 @@ class Missing:
         names = ", ".join(_member(member) for member in self.members)
         return f"is in IOMMU group {self.iommu_group}, but these members are not passed through: {names}"
 
+    @property
+    def blocking(self) -> tuple[HostDevice, ...]:
+        """The members whose host driver keeps QEMU from using the group.
+
+        QEMU says "group N is not viable" then (iommu_group_claim_dma_owner in Linux drivers/iommu/iommu.c).
+        """
+        return tuple(member for member in self.members if _blocks_group(member))
+
+    @property
+    def detach_commands(self) -> str:
+        """The commands that take the blocking members from their host drivers, or "" if the host needs one of them."""
+        if not self.blocking or any(member.used_for is not None for member in self.blocking):
+            return ""
+        return " and ".join(f"'virsh nodedev-detach {_nodedev(member.address)}'" for member in self.blocking)
+
     def diagnostic(self, severity: Severity) -> Diagnostic:
         """Return the finding about the endpoint."""
-        return Diagnostic(Name.INCOMPLETE_ENDPOINT, severity, str(self), self.device.name, self.device.line)
+        text = str(self)
+        if self.detach_commands:
+            text += f"; QEMU refuses to start: set incomplete_pe = add, or run {self.detach_commands}"
+        elif self.blocking:
+            text += "; QEMU refuses to start"
+        return Diagnostic(Name.INCOMPLETE_ENDPOINT, severity, text, self.device.name, self.device.line)
+
+
+def _blocks_group(member: HostDevice) -> bool:
+    return member.driver is not None and "vfio" not in member.driver and member.driver not in _COMPATIBLE_DRIVERS
+
+
+def _nodedev(address: PciAddress) -> str:
+    """Return libvirt's name of a host device (udevGenerateDeviceName in its src/node_device/node_device_udev.c)."""
+    return f"pci_{address.domain:04x}_{address.bus:02x}_{address.slot:02x}_{address.function:x}"
 
 
 def missing_members(guest: Guest, topology: HostTopology) -> tuple[Missing, ...]:

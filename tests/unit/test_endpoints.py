@@ -81,10 +81,21 @@ def test_an_endpoint_in_part_is_named(on: Setup) -> None:
     """The missing port is named with its driver, as a warning."""
     data = guest(hostdev("0001:01:00.0"))
     config = on(hosts.TWO_PORT_NIC)
-    text = "is in IOMMU group 5, but these members are not passed through: 0001:01:00.1 (driver e1000e)"
+    text = (
+        "is in IOMMU group 5, but these members are not passed through: 0001:01:00.1 (driver e1000e); QEMU refuses to "
+        "start: set incomplete_pe = add, or run 'virsh nodedev-detach pci_0001_01_00_1'"
+    )
     warning = f"warning: <hostdev> 0001:01:00.0 {text} [incomplete-endpoint]"
     assert layout(data, config)[1] == (warning,)
     assert warnings(data, config) == [warning]
+
+
+@pytest.mark.parametrize("driver", [None, "vfio-pci", "mlx5_vfio_pci", "pci-stub"])
+def test_a_missing_member_without_a_host_driver(on: Setup, driver: str | None) -> None:
+    """QEMU takes the group then, so the warning has no remedy."""
+    config = on({**hosts.TWO_PORT_NIC, "0001:01:00.1": Pci(5, driver=driver, behind="0001:00:00.0")})
+    (said,) = layout(guest(hostdev("0001:01:00.0")), config)[1]
+    assert "not passed through" in said and "QEMU" not in said
 
 
 def test_an_endpoint_in_part_is_refused(on: Setup) -> None:

@@ -15,9 +15,9 @@ from papr_hook.config import AttachWithoutSpare, Config, IncompletePe
 from papr_hook.errors import InputError
 from papr_hook.hotplug import Placement
 from papr_hook.layout import check
-from papr_hook.layout.attach import NeverLaidOutError, NoSpareError
+from papr_hook.layout.attach import BlockedEndpointError, NeverLaidOutError, NoSpareError
 from tests.helpers.domain_xml import at, disk, domain_xml, hostdev, nic
-from tests.helpers.sysfs import GROUPS, write_sysfs
+from tests.helpers.sysfs import GROUPS, TWO_PORT_NIC, write_host, write_sysfs
 
 
 def place(device: str, *domain_xmls: bytes, settings: Config | None = None) -> Placement:
@@ -83,6 +83,20 @@ def test_missing_members_of_an_endpoint_are_reported(settings: Config) -> None:
     assert place(third, there, settings=settings).missing is None
     assert place(second, domain_xml(), settings=Config(sysfs=settings.sysfs / "nowhere")).missing is None
     assert place(nic(9), domain_xml(), settings=settings).missing is None
+
+
+def test_a_group_that_qemu_would_refuse(tmp_path: Path) -> None:
+    """A member on a host driver is named with the command that frees it; the next start alone is no reason."""
+    config = Config(sysfs=write_host(tmp_path, TWO_PORT_NIC))
+    first = hostdev("0001:01:00.0")
+    with pytest.raises(BlockedEndpointError) as caught:
+        place(first, domain_xml(), settings=config)
+    assert str(caught.value) == (
+        "<hostdev> 0001:01:00.0 is in IOMMU group 5, but these members are not passed through: 0001:01:00.1 (driver "
+        "e1000e), so QEMU cannot use the group: run 'virsh nodedev-detach pci_0001_01_00_1' first"
+    )
+    missing = place(first, domain_xml(running=False), settings=config).missing
+    assert missing is not None and missing.text.endswith("(driver e1000e); attach these as well")
 
 
 def test_usb_2_sets_stay_together() -> None:

@@ -22,7 +22,7 @@ examples:
   papr-hook show guest.xml
   papr-hook layout guest.xml | virsh define /dev/stdin
   papr-hook check -c qemu:///system guest
-  papr-hook adopt
+  papr-hook adopt --dry-run
 """
 
 PACKAGES = {"lxml": "python3-lxml", "rich": "python3-rich", "libvirt": "python3-libvirt"}
@@ -38,7 +38,8 @@ def main(argv: Sequence[str], stdin: BinaryIO, stdout: TextIO) -> int:
         stdout: Where it prints.
 
     Returns:
-        The exit status: 0; 1 if check found an error; 2 if the command failed, with one line on standard error.
+        The exit status: 0; 1 if check found an error or adopt failed for a guest; 2 if the command failed, with one
+        line on standard error.
     """
     try:
         from .commands._io import Io

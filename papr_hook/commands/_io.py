@@ -49,7 +49,11 @@ class Io:
 
     def warn(self, text: str) -> None:
         """Write a line to standard error, if that is open."""
+        self.warn_open(f"{text}\n")
+
+    def warn_open(self, text: str) -> None:
+        """Write text to standard error, if that is open, and leave its line open."""
         # print() would write to standard output if sys.stderr is None.
         if sys.stderr is not None:
             with contextlib.suppress(OSError):
-                print(text, file=sys.stderr, flush=True)
+                print(text, end="", file=sys.stderr, flush=True)

@@ -40,17 +40,18 @@ def add_links(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def write_links(args: LinksArgs, moves: Iterable[NicMove]) -> None:
-    """Write the .link files of the interfaces that a layout moves.
+def write_links(args: LinksArgs, moves: Iterable[NicMove], subdirectory: str = ".") -> None:
+    """Write the .link files of the interfaces that a layout moves, if --links is given.
 
     A passed-through interface, and one that was behind a bridge, has a file only if --link-name has its name.
 
     Args:
         args: The arguments.
         moves: The interfaces.
+        subdirectory: The directory below that of --links.
 
     Raises:
-        InputError: A file cannot be written, or --link-name names no interface that moves.
+        InputError: A file cannot be written, or --links is missing.
     """
     if args.links is None:
         if args.link_name:
@@ -61,11 +62,12 @@ def write_links(args: LinksArgs, moves: Iterable[NicMove]) -> None:
     for move in moves:
         name = names.get(move.mac) or (None if move.is_prefix else move.old_name)
         if name is not None:
-            files[args.links / link_file_name(move.mac)] = link_file(move.mac, name)
+            files[link_file_name(move.mac)] = link_file(move.mac, name)
+    directory = args.links / subdirectory
     try:
-        args.links.mkdir(parents=True, exist_ok=True)
-        for path, text in files.items():
-            path.write_text(text)
+        directory.mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            (directory / file).write_text(text)
     except OSError as error:
         raise InputError(f"--links: {error.filename}: {error.strerror}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ..errors import LibvirtError
 
@@ -13,17 +14,63 @@ except ImportError:  # the command works on files without it
     libvirt = None
 
 
+@dataclass(frozen=True)
+class GuestState:
+    """What libvirt knows about a guest besides its domain XML."""
+
+    uuid: str
+    name: str
+    is_persistent: bool
+    is_running: bool
+    has_managed_save: bool
+
+
 class Connection:
     """An open connection to libvirt."""
 
     def __init__(self, connection: libvirt.virConnect) -> None:
         self._connection = connection
 
-    def guests(self) -> list[str]:
-        """The UUIDs of all persistent guests."""
+    def guests(self, autostart: bool = False) -> list[str]:
+        """Return the UUIDs of all persistent guests, in the order of their names.
+
+        Args:
+            autostart: Whether to leave out those that libvirt does not start at boot.
+
+        Raises:
+            LibvirtError: libvirt does not list them.
+        """
+        flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
+        if autostart:
+            flags |= libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART
         with _errors("list the guests"):
-            found = self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)
-            return [guest.UUIDString() for guest in found]
+            guests = self._connection.listAllDomains(flags)
+            return [guest.UUIDString() for guest in sorted(guests, key=lambda guest: str(guest.name()))]
+
+    def state(self, guest: str) -> GuestState:
+        """Return what libvirt knows about a guest, by its name or UUID. Raises LibvirtError."""
+        with _errors(f"read guest '{guest}'"):
+            domain = self._lookup(guest)
+            persistent = bool(domain.isPersistent())
+            return GuestState(
+                uuid=str(domain.UUIDString()),
+                name=str(domain.name()),
+                is_persistent=persistent,
+                is_running=bool(domain.isActive()),
+                has_managed_save=persistent and bool(domain.hasManagedSaveImage()),
+            )
+
+    def network_xml(self, name: str) -> bytes:
+        """Return the XML of a network. Raises LibvirtError."""
+        with _errors(f"read network '{name}'"):
+            return str(self._connection.networkLookupByName(name).XMLDesc()).encode()
+
+    def is_alive(self) -> bool:
+        """Return whether the daemon still answers."""
+        try:
+            return bool(self._connection.isAlive()) and bool(self._connection.getLibVersion())
+        except libvirt.libvirtError:
+            return False
 
     def definition(self, guest: str) -> bytes:
         """The definition that a guest's next start will have, passwords and all.

@@ -347,26 +347,6 @@ def layout_of(host: Host, name: str) -> tuple[object, ...]:
     return [(p.index, p.target) for p in found.phbs], [(d.name, d.address) for d in found.devices]
 
 
-def test_adopt_lays_out_every_guest(host: Host, image: Image, console: Path, tmp_path: Path) -> None:
-    """papr-hook adopt goes through the guests that a host has; -c reads one."""
-    file = tmp_path / "adopted.xml"
-    file.write_text(guest.domain("adopted", image, console, crowded()))
-    host.virsh("define", str(file))
-    try:
-        assert papr_hook("check", "-c", host.uri, "adopted").status == 1
-        laid_out = papr_hook("layout", "-c", host.uri, "adopted").out
-        first = papr_hook("adopt", "-c", host.uri)
-        assert (first.status, first.out) == (0, "adopted: updated; effective at next start\n")
-        assert papr_hook("adopt", "-c", host.uri).out == "adopted: complies\n"
-        assert papr_hook("check", "-c", host.uri, "adopted").status == 0
-        assert papr_hook("check", stdin=laid_out.encode()).status == 0
-        missing = papr_hook("show", "-c", host.uri, "nobody")
-        assert missing.status == 2
-        assert one_line(missing.err)
-    finally:
-        host.virsh("undefine", "adopted")
-
-
 def test_no_libvirt_there() -> None:
     """A host that cannot be reached is one line."""
     ran = papr_hook("show", "-c", "qemu:///system?socket=/nowhere", "guest")

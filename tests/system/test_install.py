@@ -205,7 +205,7 @@ def test_install_then_start(host: BootedHost) -> None:
         assert re.search(f"(?m)^  {place}", said), said
     assert_judged(host)
     with crowd(host):
-        assert "crowd: laid out" in host.run("papr-hook", "adopt").stdout
+        assert "crowd: updated" in host.run("papr-hook", "adopt", "--yes").stdout
         host.virsh("start", "--paused", "crowd")
     assert "vPHB 0" in host.run("papr-hook", "show", input=CROWDED).stdout
     said = install(host, "--uninstall")

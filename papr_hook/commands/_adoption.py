@@ -1,0 +1,221 @@
+"""Lay out the guests that are defined on a host, and restore what they were."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from .. import pipeline
+from ..config import Config
+from ..domainxml.text import parse
+from ..errors import LibvirtError, PaprHookError
+from ..host.networks import is_hostdev_network
+from ..model import Guest
+from ..pipeline import Result
+from ..virt.backup import Backups
+from ..virt.connection import Connection, GuestState, connect
+
+RECONNECT_SECONDS = 30.0
+"""How long a daemon that is restarted may take to answer again."""
+
+_POLL_SECONDS = 0.2
+
+T = TypeVar("T")
+
+
+class Outcome(Enum):
+    """What becomes of a guest."""
+
+    CHANGE = "change"
+    COMPLIES = "complies"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class GuestPlan:
+    """What adopt does about one guest.
+
+    Attributes:
+        guest: Its UUID, or what the user called it if libvirt does not know it.
+        name: Its name.
+        outcome: Whether it is laid out.
+        reason: Why it is skipped or cannot be laid out, and when a change takes effect.
+        before: Its domain XML.
+        result: Its layout.
+    """
+
+    guest: str
+    name: str
+    outcome: Outcome
+    reason: str = ""
+    before: bytes = b""
+    result: Result | None = None
+
+
+class Host:
+    """A host whose guests are adopted. Its daemon may restart in between."""
+
+    def __init__(self, uri: str, config: Config, backups: Backups) -> None:
+        self._uri = uri
+        self._config = config
+        self._backups = backups
+        self._stack = ExitStack()
+        self._connection = self._stack.enter_context(connect(uri))
+        self._is_remote = bool(urlsplit(uri).hostname)
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def guests(self, autostart: bool) -> list[str]:
+        """Return the UUIDs of its guests. Raises LibvirtError."""
+        return self._ask(lambda connection: connection.guests(autostart))
+
+    def plan(self, guest: str) -> GuestPlan:
+        """Return what is to be done about a guest.
+
+        Args:
+            guest: Its name or UUID.
+        """
+        state = None
+        try:
+            state = self._ask(lambda connection: connection.state(guest))
+            return self._plan(state)
+        except PaprHookError as error:
+            found, name = (state.uuid, state.name) if state is not None else (guest, guest)
+            return GuestPlan(found, name, Outcome.FAILED, str(error))
+
+    def adopt(self, plan: GuestPlan) -> GuestPlan:
+        """Define the layout of a guest, and return what was done.
+
+        The domain XML is read again right before, so that a change which was made since the plan is not lost.
+
+        Args:
+            plan: The plan of a guest that changes.
+        """
+        again = self.plan(plan.guest)
+        if again.outcome is not Outcome.CHANGE or again.result is None:
+            return again
+        data = again.result.data
+        try:
+            self._backups.save(again.guest, again.before)
+            self._ask(lambda connection: connection.define(data))
+            self._backups.confirm(again.guest, self._ask(lambda connection: connection.definition(again.guest)))
+        except PaprHookError as error:
+            return GuestPlan(again.guest, again.name, Outcome.FAILED, str(error))
+        return again
+
+    def restore(self, guest: str, force: bool) -> str:
+        """Define the domain XML that a guest had before it was adopted.
+
+        Args:
+            guest: Its name or UUID.
+            force: Whether to do so even if the guest was changed since.
+
+        Returns:
+            What was done, as a line.
+
+        Raises:
+            PaprHookError: The guest was not adopted, was changed since, or libvirt does not define it.
+        """
+        state = self._ask(lambda connection: connection.state(guest))
+        backup = self._backups.load(state.uuid)
+        if backup is None:
+            raise PaprHookError("there is no backup of this guest")
+        if _uuid(backup.before) != state.uuid:
+            raise PaprHookError("the backup is not the domain XML of this guest; it is not restored")
+        current = self._ask(lambda connection: connection.definition(state.uuid))
+        if current != backup.before:
+            if current != backup.after and not force:
+                raise PaprHookError("changed since it was adopted; use --force to restore it nevertheless")
+            self._ask(lambda connection: connection.define(backup.before))
+        self._backups.remove(state.uuid)
+        return f"{state.name}: restored; effective at {'its next cold' if state.is_running else 'next'} start"
+
+    def _plan(self, state: GuestState) -> GuestPlan:
+        def skip(reason: str) -> GuestPlan:
+            return GuestPlan(state.uuid, state.name, Outcome.SKIPPED, reason)
+
+        before = self._ask(lambda connection: connection.definition(state.uuid))
+        analysis = pipeline.analyze(before, self._config)
+        if analysis.domain.guest is None:
+            return skip("not a pseries guest")
+        if analysis.guest is None:
+            return skip("mode is keep")
+        if self._is_remote and self._has_host_devices(analysis.guest):
+            return skip("host devices of another host; run papr-hook adopt there")
+        result = analysis.apply_layout()
+        if not result.changed:
+            return GuestPlan(state.uuid, state.name, Outcome.COMPLIES)
+        if not state.is_persistent:
+            return skip("transient domain")
+        if state.has_managed_save:
+            return skip("managed save image; start the guest and shut it down, or remove the image")
+        reason = "running; effective at its next cold start" if state.is_running else "effective at next start"
+        return GuestPlan(state.uuid, state.name, Outcome.CHANGE, reason, before, result)
+
+    def _has_host_devices(self, guest: Guest) -> bool:
+        """Return whether a guest has devices that only its own host knows."""
+        if any(device.passthrough for device in guest.devices):
+            return True
+        networks = [device.network for device in guest.devices if device.network is not None]
+        return any(is_hostdev_network(xml) for xml in self._ask(lambda connection: _read_all(connection, networks)))
+
+    def _ask(self, question: Callable[[Connection], T]) -> T:
+        """Ask libvirt, once more if its daemon was restarted."""
+        try:
+            return question(self._connection)
+        except LibvirtError:
+            if self._connection.is_alive():
+                raise
+        self._reconnect()
+        return question(self._connection)
+
+    def _reconnect(self) -> None:
+        deadline = time.monotonic() + RECONNECT_SECONDS
+        while True:
+            try:
+                self._stack.close()
+                self._connection = self._stack.enter_context(connect(self._uri))
+                return
+            except LibvirtError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+
+
+def _read_all(connection: Connection, networks: list[str]) -> list[bytes]:
+    return [connection.network_xml(name) for name in networks]
+
+
+def direct_uri(uri: str, config: Config) -> str:
+    """Return the URI of libvirt itself if the gateway is in front of it.
+
+    The gateway would lay out again what is restored.
+
+    Args:
+        uri: The libvirt connection URI.
+        config: The settings, which have libvirt's run directory.
+    """
+    if uri != "qemu:///system":
+        return uri
+    return next((f"{uri}?socket={socket}" for socket in _upstream_sockets(config.libvirt_run_dir)), uri)
+
+
+def _uuid(domain_xml: bytes) -> str:
+    """Return the UUID in domain XML. Raises InputError."""
+    return (parse(domain_xml).getroot().findtext("uuid") or "").strip()
+
+
+def _upstream_sockets(directory: Path) -> Iterator[Path]:
+    sockets = (directory / "upstream" / name for name in ("virtqemud-sock", "libvirt-sock"))
+    return (socket for socket in sockets if socket.exists())

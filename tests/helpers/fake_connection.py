@@ -1,0 +1,100 @@
+"""A libvirt without a daemon, for what commands do with guests: its connection, and the guests that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from papr_hook.errors import LibvirtError
+from papr_hook.virt.connection import GuestState
+
+
+@dataclass
+class FakeGuest:
+    """A guest of a FakeDaemon."""
+
+    xml: bytes
+    name: str
+    uuid: str
+    is_persistent: bool = True
+    is_running: bool = False
+    has_managed_save: bool = False
+    autostart: bool = False
+
+
+@dataclass
+class FakeDaemon:
+    """Guests by UUID, and what a connection to them does.
+
+    before_read runs before domain XML is read, and may change it as another client would. refuses has the names of
+    guests that libvirt does not define. is_up is False after the daemon has ended, until the next connection.
+    """
+
+    guests: dict[str, FakeGuest] = field(default_factory=dict)
+    uris: list[str] = field(default_factory=list)
+    networks: dict[str, bytes] = field(default_factory=dict)
+    refuses: set[str] = field(default_factory=set)
+    before_read: Callable[[str], None] = lambda uuid: None
+    is_up: bool = True
+
+    def add(self, name: str, xml: bytes, **state: bool) -> FakeGuest:
+        """Add a guest with a UUID of its own."""
+        uuid = f"00000000-0000-4000-8000-{len(self.guests):012d}"
+        before, _, rest = xml.partition(b"<name>")
+        after = rest.partition(b"</name>")[2]
+        named = before + f"<name>{name}</name><uuid>{uuid}</uuid>".encode() + after
+        self.guests[uuid] = FakeGuest(named, name, uuid, **state)
+        return self.guests[uuid]
+
+    @contextmanager
+    def connect(self, uri: str) -> Iterator[FakeConnection]:
+        """Connect, as virt.connection.connect() does."""
+        self.uris.append(uri)
+        self.is_up = True
+        yield FakeConnection(self)
+
+
+@dataclass
+class FakeConnection:
+    """The part of virt.connection.Connection that adopt uses."""
+
+    libvirt: FakeDaemon
+
+    def guests(self, autostart: bool = False) -> list[str]:
+        """Return the UUIDs of the persistent guests."""
+        return [guest.uuid for guest in self.libvirt.guests.values() if guest.autostart or not autostart]
+
+    def state(self, guest: str) -> GuestState:
+        """Return the state of a guest."""
+        found = self._lookup(guest)
+        return GuestState(found.uuid, found.name, found.is_persistent, found.is_running, found.has_managed_save)
+
+    def definition(self, guest: str) -> bytes:
+        """Return the domain XML of a guest."""
+        found = self._lookup(guest)
+        self.libvirt.before_read(found.uuid)
+        return found.xml
+
+    def network_xml(self, name: str) -> bytes:
+        """Return the XML of a network."""
+        return self.libvirt.networks[name]
+
+    def define(self, definition: bytes) -> None:
+        """Give a guest other domain XML."""
+        found = next(guest for guest in self.libvirt.guests.values() if guest.uuid.encode() in definition)
+        if found.name in self.libvirt.refuses:
+            raise LibvirtError("could not define the guest: no")
+        found.xml = definition
+
+    def is_alive(self) -> bool:
+        """Return whether the daemon answers."""
+        return self.libvirt.is_up
+
+    def _lookup(self, guest: str) -> FakeGuest:
+        if not self.libvirt.is_up:
+            raise LibvirtError("could not read the guest: end of file")
+        for found in self.libvirt.guests.values():
+            if guest in (found.name, found.uuid):
+                return found
+        raise LibvirtError(f"could not read guest '{guest}': no such domain")

@@ -1,0 +1,281 @@
+"""papr-hook adopt: the plan, the changes, and the way back."""
+
+from __future__ import annotations
+
+import io
+import sys
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from papr_hook import cli
+from papr_hook.commands import _adoption
+from tests.helpers.cli import Ran, one_line, papr_hook
+from tests.helpers.fake_connection import FakeDaemon
+from tests.helpers.paths import GOLDEN
+
+PC = (GOLDEN / "pc-shaped-in.xml").read_bytes()
+LAID_OUT = (GOLDEN / "pc-shaped-out.xml").read_bytes()
+X86 = (GOLDEN / "x86-in.xml").read_bytes()
+KEEP = (GOLDEN / "keep-in.xml").read_bytes()
+
+
+class Adopt(Protocol):
+    """Runs papr-hook adopt with a directory for backups."""
+
+    def __call__(self, *arguments: str) -> Ran:
+        """Run it with further arguments."""
+
+
+@pytest.fixture
+def libvirt(monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
+    """A libvirt that adopt connects to."""
+    made = FakeDaemon()
+    monkeypatch.setattr(_adoption, "connect", made.connect)
+    monkeypatch.setattr(_adoption, "RECONNECT_SECONDS", 0.0)
+    return made
+
+
+@pytest.fixture
+def adopt(libvirt: FakeDaemon, tmp_path: Path) -> Adopt:
+    """The command, with its backups below tmp_path."""
+
+    def run(*arguments: str) -> Ran:
+        return papr_hook("adopt", "--backups", str(tmp_path / "backups"), *arguments)
+
+    return run
+
+
+def test_every_guest_has_an_outcome(libvirt: FakeDaemon, adopt: Adopt) -> None:
+    """Each guest is laid out, compliant or skipped with the reason, and named."""
+    changed = libvirt.add("stopped", PC)
+    running = libvirt.add("running", PC, is_running=True)
+    saved = libvirt.add("saved", PC, has_managed_save=True)
+    libvirt.add("compliant", LAID_OUT)
+    libvirt.add("x86", X86)
+    libvirt.add("kept", KEEP)
+    before = saved.xml
+    ran = adopt("--yes")
+    assert (ran.status, ran.err) == (0, "")
+    lines = [line for line in ran.out.splitlines() if not line.startswith("  ")]
+    assert lines == [
+        "stopped: to be laid out (effective at next start)",
+        "running: to be laid out (running; effective at its next cold start)",
+        "saved: skipped: managed save image; start the guest and shut it down, or remove the image",
+        "compliant: complies",
+        "x86: skipped: not a pseries guest",
+        "kept: skipped: mode is keep",
+        "2 to change, 1 compliant, 3 skipped, 0 failed",
+        "stopped: updated (effective at next start)",
+        "running: updated (running; effective at its next cold start)",
+    ]
+    assert saved.xml == before
+    for guest in (changed, running):
+        assert papr_hook("check", stdin=guest.xml).status == 0
+    assert "2 to change" not in adopt("--yes").out
+
+
+def test_the_plan_has_what_changes_for_each_guest(libvirt: FakeDaemon, adopt: Adopt) -> None:
+    """Below a guest that changes are its notes and warnings, such as interfaces that are renamed."""
+    libvirt.add("pc", PC)
+    notes = [line for line in adopt("--dry-run").out.splitlines() if line.startswith("  note: <interface> ")]
+    assert any("52:54:00:00:00:02 moves from 0000:00:05.0" in note and "enp0s5" in note for note in notes)
+
+
+def test_nothing_changes_without_consent(libvirt: FakeDaemon, adopt: Adopt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal --yes is needed; on a terminal only y or yes is consent."""
+    guest = libvirt.add("pc", PC)
+    before = guest.xml
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    ran = adopt()
+    assert ran.status == 2
+    assert ran.err == "papr-hook: nothing was changed; pass --yes to change 1 guest\n"
+    assert "pc: to be laid out" in ran.out
+    assert adopt("--dry-run").status == 0
+    assert guest.xml == before
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for answer, changes in (("\n", False), ("n\n", False), ("", False), ("y\n", True)):
+        monkeypatch.setattr(sys, "stdin", Terminal(answer))
+        ran = adopt()
+        assert (ran.status, ran.err) == (0, "Change 1 guest? [y/N] ")
+        assert (guest.xml != before) == changes, answer
+
+
+def test_failures_are_collected(libvirt: FakeDaemon, adopt: Adopt) -> None:
+    """A guest that cannot be read, laid out or defined is one line, and the others go on; the status is 1."""
+    libvirt.add("broken", (GOLDEN.parent / "invalid/index-twice/input.xml").read_bytes())
+    libvirt.add("refused", PC)
+    good = libvirt.add("good", PC)
+    libvirt.refuses.add("refused")
+    ran = adopt("--yes", "broken", "refused", "gone", "good")
+    assert ran.status == 1
+    assert [line.split(": ")[1] for line in ran.err.splitlines()] == ["broken", "gone", "refused"]
+    assert "good: updated" in ran.out
+    assert papr_hook("check", stdin=good.xml).status == 0
+
+
+def test_only_autostart(libvirt: FakeDaemon, adopt: Adopt) -> None:
+    """--autostart leaves the other guests out."""
+    libvirt.add("manual", PC)
+    libvirt.add("auto", PC, autostart=True)
+    out = adopt("--autostart", "--dry-run").out
+    assert "auto: to be laid out" in out
+    assert "manual" not in out
+
+
+def test_an_edit_after_the_plan_is_not_lost(libvirt: FakeDaemon, adopt: Adopt) -> None:
+    """Domain XML that another client changes after the plan is read again and laid out."""
+    guest = libvirt.add("pc", PC)
+    reads = []
+
+    def edit(uuid: str) -> None:
+        reads.append(uuid)
+        if len(reads) == 2:
+            guest.xml = guest.xml.replace(b"<memory", b"<title>edited</title><memory", 1)
+
+    libvirt.before_read = edit
+    assert adopt("--yes").status == 0
+    assert b"<title>edited</title>" in guest.xml
+    assert papr_hook("check", stdin=guest.xml).status == 0
+
+
+def test_a_restart_of_the_daemon_loses_nothing(libvirt: FakeDaemon, adopt: Adopt) -> None:
+    """A daemon that is restarted between guests is asked again."""
+    guests = [libvirt.add(name, PC) for name in ("one", "two", "three")]
+    reads = []
+
+    def end(uuid: str) -> None:
+        reads.append(uuid)
+        if len(reads) == 2:
+            libvirt.is_up = False
+
+    libvirt.before_read = end
+    assert adopt("--yes").status == 0
+    assert len(libvirt.uris) == 2
+    assert all(papr_hook("check", stdin=guest.xml).status == 0 for guest in guests)
+
+
+def test_undo_restores_what_was_there(libvirt: FakeDaemon, adopt: Adopt, tmp_path: Path) -> None:
+    """--undo gives each guest, or one of them, the domain XML that it had, byte for byte, once."""
+    guests = {name: libvirt.add(name, PC) for name in ("one", "two")}
+    before = {name: guest.xml for name, guest in guests.items()}
+    adopt("--yes")
+    assert [file.stat().st_mode & 0o777 for file in (tmp_path / "backups").iterdir()] == [0o600] * 4
+    assert (tmp_path / "backups").stat().st_mode & 0o777 == 0o700
+    ran = adopt("--undo", "--yes", "two")
+    assert (ran.status, ran.out.splitlines()[-1]) == (0, "two: restored; effective at next start")
+    assert guests["two"].xml == before["two"]
+    assert guests["one"].xml != before["one"]
+    assert adopt("--undo", "--yes").status == 0
+    assert guests["one"].xml == before["one"]
+    assert adopt("--undo", "--yes").out == "there are no backups\n"
+    assert adopt("--undo", "--yes", "one").err == "papr-hook: one: there is no backup of this guest\n"
+
+
+def test_undo_keeps_later_edits(libvirt: FakeDaemon, adopt: Adopt) -> None:
+    """A guest that was changed since is restored only with --force."""
+    guest = libvirt.add("pc", PC)
+    before = guest.xml
+    adopt("--yes")
+    guest.xml = edited = guest.xml.replace(b"<memory", b"<title>edited</title><memory", 1)
+    ran = adopt("--undo", "--yes")
+    assert ran.status == 1
+    assert "changed since it was adopted" in ran.err
+    assert one_line(ran.err)
+    assert guest.xml == edited
+    assert adopt("--undo", "--yes", "--force").status == 0
+    assert guest.xml == before
+
+
+@pytest.mark.parametrize("fault", ["other guest", "not XML", "writable", "link"])
+def test_backups_that_were_tampered_with(fault: str, libvirt: FakeDaemon, adopt: Adopt, tmp_path: Path) -> None:
+    """A backup that is not this guest's, is broken, or others can write is not restored, and the rest goes on."""
+    guest = libvirt.add("pc", PC)
+    other = libvirt.add("other", PC)
+    before = other.xml
+    adopt("--yes")
+    after = guest.xml
+    file = tmp_path / "backups" / f"{guest.uuid}.before.xml"
+    if fault == "other guest":
+        file.write_bytes(file.read_bytes().replace(guest.uuid.encode(), other.uuid.encode()))
+    elif fault == "not XML":
+        file.write_bytes(b"<domain")
+    elif fault == "writable":
+        file.chmod(0o666)
+    else:
+        file.rename(tmp_path / "elsewhere")
+        file.symlink_to(tmp_path / "elsewhere")
+    ran = adopt("--undo", "--yes", "--force")
+    assert ran.status == 1
+    assert one_line(ran.err)
+    assert guest.xml == after
+    assert other.xml == before
+
+
+def test_without_a_backup_nothing_changes(libvirt: FakeDaemon, adopt: Adopt, tmp_path: Path) -> None:
+    """A guest whose domain XML cannot be kept stays as it is."""
+    guest = libvirt.add("pc", PC)
+    before = guest.xml
+    (tmp_path / "backups").write_text("")
+    ran = adopt("--yes")
+    assert ran.status == 1
+    assert one_line(ran.err)
+    assert "backup in " in ran.err
+    assert guest.xml == before
+
+
+def test_undo_goes_past_the_gateway(libvirt: FakeDaemon, adopt: Adopt, tmp_path: Path) -> None:
+    """The gateway would lay out again what is restored, so libvirt's own socket is used if it is behind one."""
+    conf = tmp_path / "papr-hook.conf"
+    conf.write_text(f"[papr-hook]\nlibvirt_run_dir = {tmp_path}\n")
+    adopt("--undo", "--yes", "--conf", str(conf))
+    (tmp_path / "upstream").mkdir()
+    (tmp_path / "upstream/libvirt-sock").write_text("")
+    adopt("--undo", "--yes", "--conf", str(conf))
+    assert libvirt.uris == ["qemu:///system", f"qemu:///system?socket={tmp_path}/upstream/libvirt-sock"]
+
+
+def test_host_devices_of_another_host_are_left(libvirt: FakeDaemon, adopt: Adopt) -> None:
+    """The IOMMU groups of a remote host are not known here."""
+    libvirt.add("plain", PC)
+    libvirt.add("passthrough", (GOLDEN / "endpoint-together-in.xml").read_bytes())
+    libvirt.add("network", PC.replace(b"<interface type='user'>", b"<interface type='network'><source network='n'/>"))
+    libvirt.networks["n"] = b"<network><name>n</name><forward mode='hostdev'/></network>"
+    out = adopt("--dry-run", "-c", "qemu+ssh://root@elsewhere/system").out
+    assert "plain: to be laid out" in out
+    assert out.count("skipped: host devices of another host; run papr-hook adopt there") == 2
+
+
+def test_links_of_each_guest(libvirt: FakeDaemon, adopt: Adopt, tmp_path: Path) -> None:
+    """--links writes the .link files of each guest into a directory named after its UUID."""
+    guest = libvirt.add("pc", PC)
+    adopt("--yes", "--links", str(tmp_path / "links"))
+    assert (tmp_path / "links" / guest.uuid / "10-papr-hook-525400000002.link").exists()
+
+
+def test_a_reader_that_leaves_does_not_stop_it(libvirt: FakeDaemon, tmp_path: Path) -> None:
+    """adopt | head lays out every guest."""
+    guests = [libvirt.add(f"guest{number}", PC) for number in range(5)]
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with redirect_stderr(io.StringIO()):
+        status = cli.main(["adopt", "--yes", "--backups", str(tmp_path / "backups")], io.BytesIO(), Closed())
+    assert status == 0
+    assert all(papr_hook("check", stdin=guest.xml).status == 0 for guest in guests)
+
+
+def test_a_thousand_guests(libvirt: FakeDaemon, adopt: Adopt) -> None:
+    """A host with a thousand guests is one plan."""
+    for number in range(1000):
+        libvirt.add(f"guest{number}", LAID_OUT if number % 2 else X86)
+    out = adopt("--dry-run").out
+    assert out.splitlines()[-1] == "0 to change, 500 compliant, 500 skipped, 0 failed"

@@ -55,10 +55,11 @@ class Name(Enum):
     SHARED_VPHB = "shared-vphb"
     HARD_LIMIT = "hard-limit"
     NIC_RENAMED = "nic-renamed"
+    REFORMATTED = "reformatted"
 
     @property
     def rule(self) -> Rule | None:
-        """The layout rule that the finding is about, or None if it is about the layout's cost."""
+        """The layout rule that the finding is about, or None if it is about none of them."""
         return _RULES[self]
 
 
@@ -87,6 +88,7 @@ _RULES: dict[Name, Rule | None] = {
     Name.SHARED_VPHB: Rule.CEILING,
     Name.HARD_LIMIT: None,
     Name.NIC_RENAMED: None,
+    Name.REFORMATTED: None,
 }
 
 
@@ -107,7 +109,7 @@ class Diagnostic:
 
     @property
     def rule(self) -> Rule | None:
-        """The layout rule that the finding is about, or None if it is about the layout's cost."""
+        """The layout rule that the finding is about, or None if it is about none of them."""
         return self.name.rule
 
     @property

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 
 from lxml import etree
 
-from . import pipeline
+from . import domainxml, pipeline
 from .config import AttachWithoutSpare, Config
 from .diagnostics import Diagnostic
 from .domainxml import pci_devices
-from .domainxml.edit import write_address
-from .domainxml.text import parse, serialise
+from .domainxml.text import parse
 from .layout.attach import AttachView, assign_address, find_missing
 from .model import PciAddress
 
@@ -74,9 +73,8 @@ class AttachRequest:
             return Placement(self.device)
         views = [_with_networks(view, hostdev_networks) for view in self.views]
         address = assign_address(views, share=self.config.attach_without_spare is AttachWithoutSpare.SHARE)
-        tree = parse(self.device)
-        write_address(tree.getroot(), address, views[0].device.usb2_group is not None)
-        return Placement(serialise(tree, self.device), address, find_missing(views))
+        device = domainxml.with_address(self.device, address, views[0].device.usb2_group is not None).data
+        return Placement(device, address, find_missing(views))
 
 
 def may_need_address(device: bytes) -> bool:
@@ -129,8 +127,7 @@ def keep_address(device: bytes, domain_xmls: Sequence[bytes], config: Config) ->
         InputError: An XML is not one that libvirt accepts.
         NoSpareError: The old device is not on PCI, and the guest has no vPHB for the new one.
     """
-    tree = parse(device)
-    element = tree.getroot()
+    element = parse(device).getroot()
     replaced = [_find_replaced(element, domain_xml, config) for domain_xml in domain_xmls]
     found = [old for old in replaced if old is not None]
     addresses = {old.address for old in found}
@@ -140,8 +137,7 @@ def keep_address(device: bytes, domain_xmls: Sequence[bytes], config: Config) ->
     if address is None:
         without = [_remove_device(element, domain_xml) for domain_xml in domain_xmls]
         return read_request(device, without, config).place().device
-    write_address(element, address, shared=any(old.is_multifunction for old in found))
-    return serialise(tree, device)
+    return domainxml.with_address(device, address, shared=any(old.is_multifunction for old in found)).data
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from . import domainxml
 from .config import Config
-from .diagnostics import Diagnostic, Name, Severity, error
+from .diagnostics import Diagnostic, Name, Severity, error, warning
 from .errors import LayoutError
 from .host import topology
 from .layout import check, compute, endpoints, memlock, nic_names
@@ -78,11 +78,12 @@ class Analysis:
         whole = self._completed()
         assert whole.domain.guest is not None
         made = compute.layout(whole.domain.guest, self.spares, whole.topology)
-        data = domainxml.write(whole.domain, made)
+        edited = domainxml.write(whole.domain, made)
         moves = nic_names.find_moves(whole.domain.guest, made, whole.topology)
-        notes = (move.diagnostic() for move in moves)
-        diagnostics = (*made.diagnostics, *_diagnostics(whole, made), *notes)
-        return Result(data, made, data != self.domain.data, diagnostics, moves)
+        diagnostics = [*made.diagnostics, *_diagnostics(whole, made), *(move.diagnostic() for move in moves)]
+        if edited.is_reformatted:
+            diagnostics.append(warning(Name.REFORMATTED, "the whole domain XML was written again: see the difference"))
+        return Result(edited.data, made, edited.data != self.domain.data, tuple(diagnostics), moves)
 
     def _completed(self) -> Analysis:
         """Return the analysis with incomplete endpoints completed, as far as incomplete_pe and the host allow it."""
@@ -91,10 +92,10 @@ class Analysis:
         if parts and self.config.incomplete_pe == "refuse":
             text = f"{parts[0]}; pass those through too, or set incomplete_pe = add"
             raise LayoutError(error(Name.INCOMPLETE_ENDPOINT, text, parts[0].device.name, parts[0].device.line))
-        beside = [(part.position, source) for part in parts for source in reversed(endpoints.can_be_added(part))]
+        beside = [(part.position, source) for part in parts for source in endpoints.can_be_added(part)]
         if not beside or self.config.incomplete_pe != "add" or self.domain.guest is None:
             return self
-        found = domainxml.read(domainxml.with_hostdevs(self.domain, beside), self.host_arch)
+        found = domainxml.read(domainxml.with_hostdevs(self.domain, beside).data, self.host_arch)
         assert found.guest is not None
         return replace(
             self,

@@ -1,113 +1,169 @@
-"""Elements of domain XML, edited in place."""
+"""Edits of an XML document: recorded on its tree, and made in its text.
+
+Everything that no edit is about keeps its bytes. The edited text is parsed again: unless it is
+the tree that was meant, the whole tree is serialised instead.
+"""
 
 from __future__ import annotations
 
+import copy
+import re
+from dataclasses import dataclass, field
+
 from lxml import etree
 
+from ..errors import InputError
 from ..model import PciAddress
+from . import splice
+from .text import decode, parse, serialise
+from .values import parse_number
+
+_BETWEEN_TAGS = re.compile(rb">\s+<")
 
 
-def append(parent: etree._Element, child: etree._Element, after: etree._Element | None) -> None:
-    """Insert a child on its own line, with matching indentation.
+@dataclass(frozen=True)
+class Edited:
+    """An edited document.
 
-    Args:
-        parent: The element that gets the child.
-        child: The new element.
-        after: The sibling that it goes after, or None to append it.
+    Attributes:
+        data: Its bytes.
+        is_reformatted: The whole document was written again, so that white space and quotes may differ.
     """
-    siblings = list(parent)
-    if after is None and siblings:
-        after = siblings[-1]
-    indent = _indent(parent)
-    if after is None:
-        outer = _indent_of(parent)
-        parent.text = indent
-        child.tail = outer
-        parent.append(child)
-    else:
-        child.tail = after.tail
-        after.tail = indent
-        # lxml moves the tail of the new sibling along with it, so it is put right first.
-        parent.insert(parent.index(after) + 1, child)
-    if indent is not None and len(child):
-        _indent_children(child, indent)
+
+    data: bytes
+    is_reformatted: bool = False
 
 
-def write_address(element: etree._Element, place: PciAddress, shared: bool) -> None:
-    """Set the PCI address of a device, replacing its present one.
+@dataclass
+class Edits:
+    """Edits of a document.
 
-    Args:
-        element: The device.
-        place: The address.
-        shared: Other functions of the slot are in use, so that function 0 is multifunction.
+    Attributes:
+        attributes: For each element, its new attributes by name; None removes one.
+        texts: For each element, the text that replaces all of its content.
+        removed: The elements to remove.
+        inserted: New elements, each with its parent, and the sibling that it goes after or None for the end.
     """
-    at = element.find("address")
-    if at is None:
-        at = etree.Element("address")
-        append(element, at, None)
-    at.attrib.clear()
-    at.set("type", "pci")
-    at.set("domain", "0x0000")
-    at.set("bus", f"0x{place.bus:02x}")
-    at.set("slot", f"0x{place.slot:02x}")
-    at.set("function", f"0x{place.function:x}")
-    if shared and place.function == 0:
-        at.set("multifunction", "on")
+
+    attributes: dict[etree._Element, dict[str, str | None]] = field(default_factory=dict)
+    texts: dict[etree._Element, str] = field(default_factory=dict)
+    removed: list[etree._Element] = field(default_factory=list)
+    inserted: list[tuple[etree._Element, etree._Element | None, etree._Element]] = field(default_factory=list)
+
+    def set_attribute(self, element: etree._Element, name: str, value: str | None) -> None:
+        """Set an attribute, or remove it if the value is None."""
+        if element.get(name) != value:
+            self.attributes.setdefault(element, {})[name] = value
+
+    def insert(self, parent: etree._Element, child: etree._Element, after: etree._Element | None = None) -> None:
+        """Insert a new element after a sibling of the document, or at the end of its parent."""
+        self.inserted.append((parent, after, child))
+
+    def set_address(self, device: etree._Element, address: PciAddress, shared: bool) -> None:
+        """Set the PCI address of a device.
+
+        Args:
+            device: The device.
+            address: The address.
+            shared: Other functions of the slot are in use, so that function 0 is multifunction.
+        """
+        new = new_address(address, shared)
+        present = device.find("address")
+        if present is None:
+            self.insert(device, new)
+            return
+        for name in present.attrib:
+            if name not in new.attrib:
+                self.set_attribute(present, str(name), None)
+        for name, value in new.attrib.items():
+            if name not in _NUMBERS or not _is_same_number(present.get(name), str(value)):
+                self.set_attribute(present, str(name), str(value))
+
+    def apply(self, tree: etree._ElementTree, data: bytes) -> Edited:
+        """Make the edits.
+
+        Args:
+            tree: The tree that the elements are of. It stays as it is.
+            data: The document that it was parsed from.
+        """
+        meant = self._edited_tree(tree)
+        document = decode(data)
+        text = splice.apply_edits(document, tree, self)
+        if text is not None:
+            result = document.encode(text)
+            if _is_same(result, meant):
+                return Edited(result)
+        return Edited(serialise(meant, document), is_reformatted=True)
+
+    def _edited_tree(self, tree: etree._ElementTree) -> etree._ElementTree:
+        """Return a copy of the tree with the edits made."""
+        edited = copy.deepcopy(tree)
+        twins = dict(zip(tree.iter("*"), edited.iter("*")))
+        for element, attributes in self.attributes.items():
+            for name, value in attributes.items():
+                if value is None:
+                    del twins[element].attrib[name]
+                else:
+                    twins[element].set(name, value)
+        for element, text in self.texts.items():
+            twin = twins[element]
+            del twin[:]
+            twin.text = text
+        last: dict[tuple[etree._Element, etree._Element | None], etree._Element] = {}
+        for parent, after, child in self.inserted:
+            new = copy.deepcopy(child)
+            previous = last.get((parent, after), twins[after] if after is not None else None)
+            if previous is None:
+                twins[parent].append(new)
+            else:
+                twins[parent].insert(twins[parent].index(previous) + 1, new)
+                new.tail, previous.tail = previous.tail, None
+            last[parent, after] = new
+        for element in self.removed:
+            _remove(twins[element])
+        return edited
 
 
-def remove(element: etree._Element) -> None:
-    """Remove an element, together with the line that it stood on."""
+def new_address(address: PciAddress, shared: bool) -> etree._Element:
+    """Return an <address> element; see Edits.set_address()."""
+    new = etree.Element("address", {"type": "pci", "domain": f"0x{address.domain:04x}"})
+    new.set("bus", f"0x{address.bus:02x}")
+    new.set("slot", f"0x{address.slot:02x}")
+    new.set("function", f"0x{address.function:x}")
+    if shared and address.function == 0:
+        new.set("multifunction", "on")
+    return new
+
+
+_NUMBERS = frozenset({"domain", "bus", "slot", "function"})
+
+
+def _is_same_number(present: str | None, value: str) -> bool:
+    """Return whether an attribute has a value already, in whatever base."""
+    return present is not None and parse_number(present) == parse_number(value)
+
+
+def _remove(element: etree._Element) -> None:
+    """Remove an element, and keep the text after it."""
     parent = element.getparent()
     if parent is None:
         return
     previous = element.getprevious()
-    tail = element.tail or ""
-    last = element.getnext() is None
-    kept = tail if last or tail.strip() else None
-    if kept is not None and previous is not None:
-        previous.tail = kept
-    elif kept is not None:
-        parent.text = kept
+    if element.tail and element.tail.strip():
+        if previous is None:
+            parent.text = (parent.text or "") + element.tail
+        else:
+            previous.tail = (previous.tail or "") + element.tail
     parent.remove(element)
 
 
-def _indent(parent: etree._Element) -> str | None:
-    """Return the white space before a child of an element, or None if the document has none."""
-    if len(parent):
-        return _blank(parent.text)
-    outer = _indent_of(parent)
-    return outer + _step(parent, outer) if outer is not None else None
+def _is_same(data: bytes, meant: etree._ElementTree) -> bool:
+    """Return whether a document is a tree, but for white space between tags."""
+    try:
+        return _canonical(parse(data)) == _canonical(meant)
+    except (InputError, etree.C14NError):
+        return False
 
 
-def _indent_of(element: etree._Element) -> str | None:
-    """Return the white space before an element, or None if the document has none."""
-    parent = element.getparent()
-    if parent is None:
-        return "\n" if element.text and "\n" in element.text else None
-    return _blank(parent.text)
-
-
-def _step(element: etree._Element, own: str) -> str:
-    """Return the white space by which a child is indented further than its parent."""
-    parent = element.getparent()
-    outer = _indent_of(parent) if parent is not None else None
-    if outer is not None and own.startswith(outer) and len(own) > len(outer):
-        return own[len(outer) :]
-    return "  "
-
-
-def _blank(text: str | None) -> str | None:
-    """Return the last line break of white space and what follows it, or None if it has no line break."""
-    if text is None or "\n" not in text:
-        return None
-    return "\n" + text.rsplit("\n", 1)[1] if not text.rsplit("\n", 1)[1].strip() else None
-
-
-def _indent_children(element: etree._Element, indent: str) -> None:
-    inner = indent + _step(element, indent)
-    element.text = inner
-    for child in element:
-        child.tail = inner
-        if len(child):
-            _indent_children(child, inner)
-    element[-1].tail = indent
+def _canonical(tree: etree._ElementTree) -> bytes:
+    return _BETWEEN_TAGS.sub(b"><", etree.tostring(tree, method="c14n", with_comments=True))

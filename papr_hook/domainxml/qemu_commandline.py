@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from .values import parse_digits
+from .values import parse_digits, parse_number
 
 QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 
@@ -25,7 +25,6 @@ _ELSEWHERE = re.compile(
     r"|smartcard|nvme-ns|nvdimm|pc-dimm|power\d|host-|loader|tpm-|guest-loader"
 )
 _BUS = re.compile(r"(?:.*/)?(.*?)(?:\.0)?")
-_NUMBER = re.compile(r"0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def read_commandline(root: etree._Element, aliases: Mapping[str, int]) -> Comman
     on_phb_0 = [
         d for d in others if 0 in _bus_index(d.get("bus", "pci.0"), aliases) and not _ELSEWHERE.match(d["driver"])
     ]
-    targets = (_parse_index(bridge.get("index", "")) for bridge in bridges)
+    targets = (parse_number(bridge.get("index", "")) for bridge in bridges)
     return Commandline(
         frozenset(buses),
         any("json" in d for d in homeless),
@@ -82,15 +81,6 @@ def _slot(properties: Mapping[str, str]) -> int | None:
     text = properties.get("addr", "")
     match = re.fullmatch(r"(?:0[xX])?([0-9a-fA-F]{1,2})(?:\.[0-9a-fA-F]+)?", text)
     return int(match.group(1), 16) if match is not None else None
-
-
-def _parse_index(text: str) -> int | None:
-    """Return a number as QEMU parses it, or None if it would refuse it."""
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        return None
-    hexadecimal, octal, decimal = match.groups()
-    return parse_digits(hexadecimal or octal or decimal, 16 if hexadecimal else 8 if octal else 10)
 
 
 def _bus_index(bus: str, aliases: Mapping[str, int]) -> Iterator[int]:

@@ -38,15 +38,21 @@ def read_number(element: etree._Element, name: str, default: int, maximum: int) 
     text = element.get(name)
     if text is None:
         return default
-    match = _ANY_BASE.match(text)
-    if match is None:
+    if _ANY_BASE.match(text) is None:
         raise _bad(element, name, text, "not a number")
-    hexadecimal, octal, decimal = match.groups()
-    base = 16 if hexadecimal else 8 if octal else 10
-    value = parse_digits(hexadecimal or octal or decimal, base)
+    value = parse_number(text)
     if value is None or value > maximum:
         raise _bad(element, name, text, f"more than {maximum:#x}")
     return value
+
+
+def parse_number(text: str) -> int | None:
+    """Return a number as strtoul with base 0 reads it, or None if it is no number or very large."""
+    match = _ANY_BASE.match(text)
+    if match is None:
+        return None
+    hexadecimal, octal, decimal = match.groups()
+    return parse_digits(hexadecimal or octal or decimal, 16 if hexadecimal else 8 if octal else 10)
 
 
 def read_decimal(element: etree._Element, name: str) -> int | None:

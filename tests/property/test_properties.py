@@ -58,7 +58,7 @@ def lay_out(data: bytes, case: Case) -> Done | None:
         made = compute.layout(guest, spares, case.topology)
     except (InputError, LayoutError):
         return None
-    return Done(case, found, guest, spares, made, domainxml.write(found, made))
+    return Done(case, found, guest, spares, made, domainxml.write(found, made).data)
 
 
 @given(cases())

@@ -32,7 +32,7 @@ def read(devices: str, commandline: str = "") -> tuple[domainxml.PseriesDomain, 
 def laid_out(devices: str, commandline: str = "") -> Guest:
     """What the layout of a guest is read as."""
     found, guest = read(devices, commandline)
-    again = domainxml.read(domainxml.write(found, compute.layout(guest, 4, HostTopology()))).guest
+    again = domainxml.read(domainxml.write(found, compute.layout(guest, 4, HostTopology())).data).guest
     assert again is not None
     return again
 

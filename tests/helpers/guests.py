@@ -67,3 +67,10 @@ def bus_of(xml: str, mac: str) -> int:
     (address,) = [device.address for device in found.devices if mac in device.name]
     assert address is not None
     return address.bus
+
+
+def addresses_of(xml: str) -> dict[str, str]:
+    """Return the PCI address of each device, by its name in messages."""
+    found = domainxml.read(xml.encode()).guest
+    assert found is not None
+    return {device.name: str(device.address) for device in found.devices}

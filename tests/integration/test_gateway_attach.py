@@ -10,8 +10,8 @@ from papr_hook.gateway import protocol
 from tests.harness import guest
 from tests.harness.gateway_host import DEADLINE, PYTHON, GatewayHost
 from tests.harness.guest_image import Image
-from tests.helpers.domain_xml import mac, nic
-from tests.helpers.guests import bus_of, complies, old_guest
+from tests.helpers.domain_xml import file_disk, mac, nic
+from tests.helpers.guests import addresses_of, bus_of, complies, crowded, old_guest
 from tests.helpers.paths import PROJECT
 from tests.helpers.polling import wait_until
 from tests.helpers.raw_client import KEEPALIVE, PONG, RawClient
@@ -68,16 +68,36 @@ def test_sharing_by_policy(gateway: GatewayHost, image: Image, root: Path) -> No
     keeps = "<metadata><a:layout xmlns:a='urn:papr-hook:domain:1' spares='0'/></metadata>"
     gateway.host.define(old_guest(image, root, extra=keeps))
     gateway.host.virsh("start", "--paused", "g")
-    plain = nic(9)
-    gateway.host.write("/run/plain.xml", plain)
+    gateway.host.write("/run/plain.xml", nic(9))
     attach = ["attach-device", "g", "/run/plain.xml", "--live"]
     assert gateway.host.virsh(*attach, check=False).returncode == 1
     gateway.host.write("/etc/papr-hook.conf", "[papr-hook]\nattach_without_spare = share\n")
     try:
         gateway.host.virsh(*attach)
+        for number in (10, 11):
+            gateway.host.attach("g", nic(number), "--live")
     finally:
         gateway.host.run(["rm", "/etc/papr-hook.conf"])
-    assert bus_of(gateway.host.dumpxml("g"), mac(9)) != 0
+    buses = [bus_of(gateway.host.dumpxml("g"), mac(number)) for number in (1, 2, 9, 10, 11)]
+    assert sorted(buses.count(bus) for bus in set(buses)) == [2, 3]
+
+
+def test_an_update_keeps_the_address(gateway: GatewayHost, image: Image, root: Path, disk: Path) -> None:
+    """A device that is updated for the next start stays where it is, on or off."""
+    gateway.host.define(old_guest(image, root, crowded() + file_disk(disk, "vda")))
+    before = addresses_of(gateway.host.dumpxml("g", "--inactive"))
+    changed = {
+        nic(2).replace("<model", "<link state='down'/><model"): "link state='down'",
+        file_disk(disk, "vda").replace("type='qcow2'", "type='qcow2' cache='none'"): "cache='none'",
+    }
+    for xml, sign in changed.items():
+        gateway.host.virsh("update-device", "g", "/dev/stdin", "--config", input=xml)
+        assert sign in gateway.host.dumpxml("g", "--inactive")
+        assert addresses_of(gateway.host.dumpxml("g", "--inactive")) == before
+    gateway.host.virsh("start", "--paused", "g")
+    gateway.host.virsh("update-device", "g", "/dev/stdin", "--live", "--config", input=nic(2))
+    assert addresses_of(gateway.host.dumpxml("g")) == before
+    assert addresses_of(gateway.host.dumpxml("g", "--inactive")) == before
 
 
 def test_attach_to_a_guest_that_was_never_laid_out(gateway: GatewayHost, image: Image, root: Path) -> None:

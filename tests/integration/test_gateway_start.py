@@ -47,6 +47,16 @@ def test_start_from_a_managed_save(gateway: GatewayHost, image: Image, root: Pat
     assert complies(gateway.host.dumpxml("g", "--inactive"))
 
 
+def test_autostart(gateway: GatewayHost, image: Image, root: Path) -> None:
+    """A guest is laid out when its autostart is set: libvirt starts it at boot without a client."""
+    gateway.via_daemon("define", "/dev/stdin", input=old_guest(image, root))
+    gateway.host.virsh("autostart", "--disable", "g")
+    assert not complies(gateway.host.dumpxml("g", "--inactive"))
+    gateway.host.virsh("autostart", "g")
+    assert complies(gateway.host.dumpxml("g", "--inactive"))
+    gateway.host.virsh("autostart", "--disable", "g")
+
+
 def test_migration(make_host: Callable[[str], Host], image: Image, root: Path) -> None:
     """A guest migrates from gateway to gateway, with the layout that it runs with."""
     one, two = GatewayHost(make_host("one")), GatewayHost(make_host("two"))

@@ -48,6 +48,13 @@ def hostdev(source: str, address: str = "") -> str:
     )
 
 
+NUMA_CELLS = (
+    "<cpu><numa><cell id='0' cpus='0-1' memory='1' unit='GiB'/>"
+    "<cell id='1' cpus='2-3' memory='1' unit='GiB'/></numa></cpu>"
+)
+"""Two NUMA cells of a guest with four CPUs."""
+
+
 def domain_xml(devices: str = "", phbs: int = 5, running: bool = True, extra: str = "") -> bytes:
     """Return the domain XML of a guest with some vPHBs; that of a running guest has an id."""
     roots = "".join(

@@ -13,9 +13,8 @@ from tests.harness import guest
 from tests.harness.guest_image import Image
 from tests.harness.libvirt_host import Host
 from tests.helpers import sysfs as hosts
-from tests.helpers.domain_xml import at, mac, nic
+from tests.helpers.domain_xml import NUMA_CELLS, at, hostdev, mac, nic
 from tests.helpers.sysfs import Pci
-from tests.unit.test_endpoints import CELLS, hostdev
 
 KINDS: Mapping[str, Mapping[str, Pci]] = {
     "two-port NIC": hosts.TWO_PORT_NIC,
@@ -32,7 +31,7 @@ def test_libvirt_takes_every_endpoint(host: Host, tmp_path: Path, kind: str) -> 
     devices = KINDS[kind]
     config = Config(sysfs=hosts.write_host(tmp_path / "sys", devices), domain_dir=tmp_path, libvirt_run_dir=tmp_path)
     given = "".join(hostdev(address) for address, pci in devices.items() if pci.pci_class != 0x060400)
-    bound = "<numatune><memnode cellid='0' mode='strict' nodeset='0'/></numatune>" + CELLS
+    bound = "<numatune><memnode cellid='0' mode='strict' nodeset='0'/></numatune>" + NUMA_CELLS
     xml = (
         "<domain type='qemu'><name>endpoints</name><memory unit='GiB'>2</memory><vcpu>4</vcpu>"
         f"{bound}<os><type arch='ppc64le' machine='pseries'>hvm</type></os><devices>{given}</devices></domain>"
@@ -61,7 +60,7 @@ def test_a_guest_sees_its_numa_cell(host: Host, image: Image, root: Path) -> Non
     console = root / "numa.console"
     vphb = "<controller type='pci' index='{0}' model='pci-root'><target index='{0}'>{1}</target></controller>\n"
     devices = vphb.format(0, "") + vphb.format(1, "<node>1</node>") + nic(1, at(1, 1)) + nic(2, at(0, 1))
-    numa = CELLS.replace("memory='1' unit='GiB'", "memory='512' unit='MiB'")
+    numa = NUMA_CELLS.replace("memory='1' unit='GiB'", "memory='512' unit='MiB'")
     xml = guest.domain("numa", image, console, devices, memory=1024, extra=numa).replace("<vcpu>1<", "<vcpu>4<")
     data = pipeline.analyze(xml.encode(), Config()).apply_layout().data
     host.virsh("define", "--validate", "/dev/stdin", input=data.decode())

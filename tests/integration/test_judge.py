@@ -18,7 +18,7 @@ from papr_hook.model import Guest
 from tests.harness.libvirt_host import Host
 from tests.helpers.generate import Case, cases
 from tests.helpers.libvirt_view import STARTED, check_device_tree, disks_of, phbs, startable, without_kvm
-from tests.helpers.paths import CORPUS, GOLDEN
+from tests.helpers.paths import CORPUS, GOLDEN, NO_CORPUS
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_golden(connection: libvirt.virConnect, name: str) -> None:
     check_what_libvirt_makes(connection, (GOLDEN / name).read_bytes())
 
 
-@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus of real definitions in {CORPUS}")
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"{NO_CORPUS} in {CORPUS}")
 @pytest.mark.parametrize("file", sorted((CORPUS / "pseries").glob("*.xml")), ids=lambda file: file.stem)
 def test_corpus(connection: libvirt.virConnect, file: Path) -> None:
     """Each real definition, as libvirt sees it."""

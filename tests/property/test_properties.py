@@ -22,7 +22,8 @@ from papr_hook.errors import InputError, LayoutError
 from papr_hook.layout import check, compute
 from papr_hook.layout.groups import group_devices
 from papr_hook.model import MAX_PHBS, Guest, Layout
-from tests.helpers.generate import ELSEWHERE, ON_PCI, Case, cases, one_device, others
+from tests.helpers.device_templates import ELSEWHERE, ON_PCI
+from tests.helpers.generate import Case, cases, one_device, others
 
 RNG = Path("/usr/share/libvirt/schemas/domain.rng")
 

@@ -9,11 +9,9 @@ import pytest
 from papr_hook import pipeline
 from papr_hook.config import Config
 from papr_hook.layout import check
-from tests.helpers.paths import CORPUS
+from tests.helpers.paths import CORPUS, NO_CORPUS
 
-pytestmark = pytest.mark.skipif(
-    not CORPUS.is_dir(), reason=f"no corpus of real definitions in {CORPUS}; PAPR_TEST_CORPUS names another"
-)
+pytestmark = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"{NO_CORPUS} in {CORPUS}; PAPR_TEST_CORPUS names another")
 
 
 def files(kind: str) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -23,6 +24,7 @@ def test_settings_page_is_made_from_the_table(request: pytest.FixtureRequest) ->
     assert page.read_text() == settings_page()
 
 
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 @pytest.mark.parametrize("page", sorted(file.name for file in MANUAL.iterdir()))
 def test_pages_are_well_formed(page: str) -> None:
     """groff has nothing to say against a page."""

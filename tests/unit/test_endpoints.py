@@ -14,6 +14,7 @@ from papr_hook.errors import InputError, LayoutError
 from papr_hook.layout import memlock
 from tests.helpers import sysfs as hosts
 from tests.helpers.cli import papr_hook
+from tests.helpers.domain_xml import NUMA_CELLS, hostdev
 from tests.helpers.sysfs import Pci
 
 Setup = Callable[..., Config]
@@ -30,15 +31,6 @@ def on(tmp_path: Path) -> Setup:
         )
 
     return make
-
-
-def hostdev(address: str, more: str = "") -> str:
-    number, bus, rest = address.split(":")
-    slot, function = rest.split(".")
-    return (
-        "<hostdev mode='subsystem' type='pci' managed='yes'><source>"
-        f"<address domain='0x{number}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/></source>{more}</hostdev>"
-    )
 
 
 def guest(devices: str, extra: str = "", memory: int = 4) -> bytes:
@@ -173,12 +165,6 @@ def test_a_device_in_no_group(on: Setup) -> None:
     assert said == ("warning: <hostdev> 0001:01:00.0 is in no IOMMU group on this host [unknown-hostdev]",)
 
 
-CELLS = (
-    "<cpu><numa><cell id='0' cpus='0-1' memory='1' unit='GiB'/>"
-    "<cell id='1' cpus='2-3' memory='1' unit='GiB'/></numa></cpu>"
-)
-
-
 @pytest.mark.parametrize(
     ("bound", "cell"),
     [
@@ -195,7 +181,7 @@ CELLS = (
 def test_an_endpoint_is_on_its_numa_cell(on: Setup, bound: str, cell: int | None) -> None:
     """The vPHB of an endpoint has the cell that is bound to the device's host node, where that is beyond doubt."""
     config = on(hosts.NVME_BEHIND_SWITCH, node_cpus={0: "0-79", 8: "80-159"})
-    data = guest(hostdev("0002:03:00.0") + "<rng model='virtio'><backend model='random'/></rng>", bound + CELLS)
+    data = guest(hostdev("0002:03:00.0") + "<rng model='virtio'><backend model='random'/></rng>", bound + NUMA_CELLS)
     result = pipeline.analyze(data, config).apply_layout()
     assert result.layout is not None
     cells = {phb.index: phb.node for phb in result.layout.phbs if phb.node is not None}
@@ -209,7 +195,7 @@ def test_a_cell_that_a_person_wrote_stays(on: Setup) -> None:
     placed = hostdev("0002:03:00.0", "<address type='pci' bus='1' slot='1'/>")
     data = guest(
         root.format(0, "") + root.format(1, "<node>0</node>") + placed,
-        "<numatune><memnode cellid='1' nodeset='8'/></numatune>" + CELLS,
+        "<numatune><memnode cellid='1' nodeset='8'/></numatune>" + NUMA_CELLS,
     )
     made = pipeline.analyze(data, on(hosts.NVME_BEHIND_SWITCH)).apply_layout().layout
     assert made is not None
@@ -220,7 +206,7 @@ def test_vphb_0_has_no_cell(on: Setup) -> None:
     """libvirt refuses a NUMA node on PHB 0: an endpoint that stays there has none."""
     placed = hostdev("0002:03:00.0", "<address type='pci' bus='0' slot='1'/>")
     root = "<controller type='pci' index='0' model='pci-root'><target index='0'/></controller>"
-    data = guest(root + placed, "<numatune><memnode cellid='1' nodeset='8'/></numatune>" + CELLS)
+    data = guest(root + placed, "<numatune><memnode cellid='1' nodeset='8'/></numatune>" + NUMA_CELLS)
     made = pipeline.analyze(data, on(hosts.NVME_BEHIND_SWITCH)).apply_layout().layout
     assert made is not None
     assert all(phb.node is None for phb in made.phbs)

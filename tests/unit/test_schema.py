@@ -10,7 +10,7 @@ import pytest
 from papr_hook import pipeline, schema
 from papr_hook.config import Config
 from papr_hook.errors import InputError
-from tests.helpers.paths import CORPUS
+from tests.helpers.paths import CORPUS, NO_CORPUS
 
 QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 
@@ -263,7 +263,7 @@ def test_without_xmlschema_one_line_says_what_to_install(monkeypatch: pytest.Mon
         schema.violations(FEW.encode())
 
 
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus of real definitions is not here")
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"{NO_CORPUS} in {CORPUS}")
 @pytest.mark.parametrize(
     "file", sorted((CORPUS / "pseries").glob("*.xml")) if CORPUS.is_dir() else [], ids=lambda file: file.stem
 )

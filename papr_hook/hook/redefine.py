@@ -22,8 +22,8 @@ from typing import Final, NoReturn
 from .. import journal, pipeline
 from ..config import Config
 from ..errors import LayoutError, PaprHookError
-from ..virt import adoption
 from ..virt.connection import Connection, connect
+from . import adoption
 
 CONNECT_SECONDS: Final = 4.0
 """How long the hook waits for the helper to connect to libvirt."""

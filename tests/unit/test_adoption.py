@@ -10,7 +10,7 @@ import pytest
 from papr_hook import pipeline
 from papr_hook.config import Config
 from papr_hook.errors import LibvirtError
-from papr_hook.virt.adoption import MAX_TRIES, Adoption, Outcome, Prepared, adopt
+from papr_hook.hook.adoption import MAX_TRIES, Adoption, Outcome, Prepared, adopt
 from papr_hook.virt.connection import Connection
 from tests.helpers.paths import GOLDEN
 

@@ -9,7 +9,7 @@ from .. import pipeline
 from ..config import Config
 from ..diagnostics import Diagnostic
 from ..errors import LibvirtError
-from .connection import Connection
+from ..virt.connection import Connection
 
 MAX_TRIES = 10
 """Layouts of one guest before giving up, where other clients redefine it each time before the layout is done."""

@@ -114,11 +114,17 @@ def _parse_part(text: str) -> tuple[bool, int, int] | None:
 
 def _without_excluded(parts: Iterable[tuple[bool, int, int]]) -> Ranges:
     """Return the set after including and excluding, part by part."""
-    marks = bytearray(MAX_NUMBER + 1)
+    marks = bytearray(MAX_NUMBER + 2)
     for excluded, first, last in parts:
         size = max(last - first + 1, 0)
         marks[first : first + size] = bytes(size) if excluded else b"\1" * size
-    return Ranges(tuple((match.start(), match.end() - 1) for match in re.finditer(b"\1+", marks)))
+    spans = []
+    start = marks.find(1)
+    while start >= 0:
+        end = marks.find(0, start)
+        spans.append((start, end - 1))
+        start = marks.find(1, end)
+    return Ranges(tuple(spans))
 
 
 def _kib(element: etree._Element | None) -> int | None:

@@ -147,11 +147,13 @@ class Memory:
         current: What the guest has.
         maximum: What it may grow to.
         hard_limit: memtune's hard_limit, or None if absent.
+        locked: Whether memoryBacking asks for locked memory.
     """
 
     current: int = 0
     maximum: int = 0
     hard_limit: int | None = None
+    locked: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class Guest:
         reserve: Buses that the guest's papr:layout keeps empty.
         cells: Its NUMA cells.
         memory: How much memory it has.
+        is_kvm: Whether KVM runs it, not TCG.
         vfio: Whether it has devices that libvirt locks all of its memory for.
         unassigned: Host devices that are detached from the host but not given to the guest.
     """
@@ -189,6 +192,7 @@ class Guest:
     reserve: frozenset[int] = frozenset()
     cells: tuple[Cell, ...] = ()
     memory: Memory = Memory()
+    is_kvm: bool = True
     vfio: bool = False
     unassigned: frozenset[PciAddress] = frozenset()
 

@@ -74,7 +74,12 @@ def read_memory(root: etree._Element) -> Memory:
         root: The <domain> element.
     """
     current = _kib(root.find("memory")) or 0
-    return Memory(current, _kib(root.find("maxMemory")) or current, _kib(root.find("memtune/hard_limit")))
+    return Memory(
+        current,
+        _kib(root.find("maxMemory")) or current,
+        _kib(root.find("memtune/hard_limit")),
+        root.find("memoryBacking/locked") is not None,
+    )
 
 
 def read_ranges(element: etree._Element, name: str) -> Ranges:

@@ -131,6 +131,7 @@ def _read_guest(
         reserve=reserve,
         cells=numa.read_cells(root),
         memory=numa.read_memory(root),
+        is_kvm=root.get("type") == "kvm",
         vfio=numa.needs_vfio(elements),
         unassigned=frozenset(_unassigned(elements)),
     )

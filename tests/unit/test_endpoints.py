@@ -11,7 +11,6 @@ from papr_hook import pipeline
 from papr_hook.config import Config, IncompletePe
 from papr_hook.diagnostics import Rule
 from papr_hook.errors import InputError, LayoutError
-from papr_hook.layout import memlock
 from tests.helpers import sysfs as hosts
 from tests.helpers.cli import papr_hook
 from tests.helpers.domain_xml import NUMA_CELLS, hostdev
@@ -210,39 +209,6 @@ def test_vphb_0_has_no_cell(on: Setup) -> None:
     made = pipeline.analyze(data, on(hosts.NVME_BEHIND_SWITCH)).apply_layout().layout
     assert made is not None
     assert all(phb.node is None for phb in made.phbs)
-
-
-def gib(number: int) -> int:
-    return number * 1024 * 1024
-
-
-def test_locked_memory(on: Setup) -> None:
-    """libvirt's formula: 4 MiB a PHB, with VFIO also memory/512 or 2 GiB a PHB, and more with NVLink2."""
-    config = on({**hosts.NVLINK_GPU, **hosts.NVME_BEHIND_SWITCH})
-
-    def limit(devices: str, memory: int, phbs: int) -> int:
-        analysis = pipeline.analyze(guest(devices, memory=memory), config)
-        assert analysis.guest is not None
-        return memlock.limit(analysis.guest, analysis.topology, phbs)
-
-    assert limit("", 4, 5) == gib(4) // 128 + 5 * 4096 + 8192
-    vfio = hostdev("0002:03:00.0")
-    assert limit(vfio, 4, 5) == limit("", 4, 5) + gib(10)
-    assert limit(vfio, 64, 5) == limit("", 64, 5) + gib(64) + 5 * gib(64) // 512 + 8192
-    bridge = hostdev("0006:00:00.0")
-    assert limit(bridge, 64, 5) == limit("", 64, 5) + gib(64) + 5 * gib(128 * 1024) // 512 + 8192
-
-
-def test_verbose_reports_the_cost(on: Setup) -> None:
-    """layout -v reports what the vPHBs cost; exceeding memtune's hard_limit is a warning."""
-    config = on(hosts.NVME_BEHIND_SWITCH)
-    limited = "<memtune><hard_limit unit='GiB'>10</hard_limit></memtune>"
-    arguments = ("--sysfs", str(config.sysfs))
-    said = papr_hook("layout", "-v", *arguments, stdin=guest(hostdev("0002:03:00.0"), limited)).err
-    assert "locked-memory limit 4156 MiB before the layout, 10300 MiB after it" in said
-    assert "warning: 5 vPHBs need 10300 MiB of locked memory, and memtune's hard_limit is 10240 MiB" in said
-    fewer = papr_hook("layout", *arguments, "--spares", "1", stdin=guest(hostdev("0002:03:00.0"), limited))
-    assert "warning" not in fewer.err
 
 
 def test_a_sysfs_in_disorder(tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ class Guest:
         commandline_slots: Slots of bus 0 that devices of the qemu:commandline name.
         commandline_uses_last_bus: Whether it also uses the vPHB with the highest index, whichever that is.
         commandline_targets: Target indexes of PHBs that it adds.
+        commandline_indexes: Indexes that no pci-root can have, because its devices have the QEMU id of those.
         mode: The mode that the guest's papr:layout asks for, or None.
         spares: The number of spares that the guest's papr:layout asks for, or None.
         reserve: Buses that the guest's papr:layout keeps empty.
@@ -187,6 +188,7 @@ class Guest:
     commandline_slots: frozenset[int] = frozenset()
     commandline_uses_last_bus: bool = False
     commandline_targets: frozenset[int] = frozenset()
+    commandline_indexes: frozenset[int] = frozenset()
     mode: str | None = None
     spares: int | None = None
     reserve: frozenset[int] = frozenset()
@@ -195,6 +197,11 @@ class Guest:
     is_kvm: bool = True
     vfio: bool = False
     unassigned: frozenset[PciAddress] = frozenset()
+
+    @property
+    def max_phbs(self) -> int:
+        """How many vPHBs the guest can have beside what its qemu:commandline adds; their indexes have no gap."""
+        return min(MAX_PHBS - len(self.commandline_targets), *self.commandline_indexes, MAX_PHBS)
 
     @property
     def used_by_commandline(self) -> frozenset[int]:

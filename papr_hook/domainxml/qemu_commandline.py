@@ -25,6 +25,12 @@ _ELSEWHERE = re.compile(
     r"|smartcard|nvme-ns|nvdimm|pc-dimm|power\d|host-|loader|tpm-|guest-loader"
 )
 _BUS = re.compile(r"(?:.*/)?(.*?)(?:\.0)?")
+_VPHB_ID = re.compile(r"pci\.([1-9][0-9]*)")
+_PHB_DRIVERS = frozenset({"spapr-pci-host-bridge", "spapr-pci-vfio-host-bridge"})
+"""QEMU dropped the latter in 6.0."""
+
+_VIO_NICS = frozenset({"", "spapr-vlan", "ibmveth"})
+"""NIC models of -nic and -net that are no PCI device (spapr_machine_init in QEMU's hw/ppc/spapr.c)."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,14 @@ class Commandline:
         uses_last_bus: A device is on the pci-root with the highest index, whichever that is.
         targets: Target indexes of host bridges that it adds.
         slots: Slots of PHB 0 that a device names as its own.
+        indexes: Indexes of pci-roots whose QEMU id its devices have, so that QEMU refuses those pci-roots.
     """
 
     buses: frozenset[int] = frozenset()
     uses_last_bus: bool = False
     targets: frozenset[int] = frozenset()
     slots: frozenset[int] = frozenset()
+    indexes: frozenset[int] = frozenset()
 
 
 def read_commandline(root: etree._Element, aliases: Mapping[str, int]) -> Commandline:
@@ -53,23 +61,33 @@ def read_commandline(root: etree._Element, aliases: Mapping[str, int]) -> Comman
     """
     options = list(_options(root))
     devices = [properties for option, properties in options if option == "-device"]
-    bridges = [d for d in devices if d["driver"] == "spapr-pci-host-bridge"]
-    others = [d for d in devices if d["driver"] != "spapr-pci-host-bridge"]
+    bridges = [d for d in devices if d["driver"] in _PHB_DRIVERS]
+    others = [d for d in devices if d["driver"] not in _PHB_DRIVERS]
     buses = {index for d in others for index in _bus_index(d.get("bus", ""), aliases)}
     buses |= {index for bus in _overridden_buses(root) for index in _bus_index(bus, aliases)}
+    on_phb_0 = [properties for option, properties in options if _is_old_option(option, properties)]
     homeless = [d for d in others if "bus" not in d and not _ELSEWHERE.match(d["driver"])]
-    if any("json" not in d for d in homeless) or any(_is_old_option(*option) for option in options):
+    on_phb_0 += [d for d in homeless if "json" not in d]
+    if on_phb_0:
         buses.add(0)
-    on_phb_0 = [
-        d for d in others if 0 in _bus_index(d.get("bus", "pci.0"), aliases) and not _ELSEWHERE.match(d["driver"])
-    ]
+    on_phb_0 += [d for d in others if 0 in _bus_index(d.get("bus", ""), aliases)]
     targets = (parse_number(bridge.get("index", "")) for bridge in bridges)
+    named = {index for d in devices for index in _vphb_index(d.get("id", ""))}
     return Commandline(
         frozenset(buses),
         any("json" in d for d in homeless),
         frozenset(target for target in targets if target is not None),
         frozenset(slot for slot in map(_slot, on_phb_0) if slot is not None),
+        frozenset(named - set(aliases.values())),
     )
+
+
+def _vphb_index(identity: str) -> Iterator[int]:
+    """Yield the index of the pci-root that libvirt gives a QEMU id, if any; one with an alias has that."""
+    match = _VPHB_ID.fullmatch(identity)
+    index = parse_digits(match.group(1)) if match is not None else None
+    if index is not None:
+        yield index
 
 
 def _slot(properties: Mapping[str, str]) -> int | None:
@@ -79,7 +97,7 @@ def _slot(properties: Mapping[str, str]) -> int | None:
     hw/core/qdev-properties-system.c).
     """
     text = properties.get("addr", "")
-    match = re.fullmatch(r"(?:0[xX])?([0-9a-fA-F]{1,2})(?:\.[0-9a-fA-F]+)?", text)
+    match = re.fullmatch(r"(?:0[xX])?0*([0-9a-fA-F]{1,2})(?:\.[0-9a-fA-F]+)?", text)
     return int(match.group(1), 16) if match is not None else None
 
 
@@ -109,12 +127,18 @@ def _options(root: etree._Element) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _is_old_option(option: str, properties: Mapping[str, str]) -> bool:
-    """Return whether an option other than -device puts something on PHB 0."""
-    return (
-        option in ("-nic", "-usb")
-        or (option == "-net" and properties["driver"] == "nic")
-        or (option == "-drive" and properties.get("if") == "virtio")
-    )
+    """Return whether an option other than -device puts something on PHB 0, as QEMU 7.2 was seen to do."""
+    if option == "-nic" or (option == "-net" and properties["driver"] == "nic"):
+        return properties.get("model", "") not in _VIO_NICS
+    if option in ("-machine", "-M"):
+        return properties.get("usb") == "on"
+    if option == "-vga":
+        return properties["driver"] != "none"
+    if option == "-audio":
+        return "model" in properties
+    if option == "-drive":
+        return properties.get("if") == "virtio"
+    return option in ("-usb", "-virtfs", "-soundhw")
 
 
 def _overridden_buses(root: etree._Element) -> Iterator[str]:
@@ -124,13 +148,20 @@ def _overridden_buses(root: etree._Element) -> Iterator[str]:
             yield found.get("value", "")
 
 
+class _JsonInteger(str):
+    """The digits of a number: converting all that a document can have takes quadratic time."""
+
+
 def _properties(text: str) -> dict[str, str]:
     """Return the properties of a device: its driver as 'driver', and 'json' if it is in JSON."""
     if text.lstrip().startswith("{"):
         try:
-            found = json.loads(text, parse_int=str)
+            found = json.loads(text, parse_int=_JsonInteger)
         except (ValueError, RecursionError):
             return {"driver": ""}
+        if isinstance(found.get("addr"), _JsonInteger):
+            # As a number, addr is slot and function in one (set_pci_devfn).
+            found["addr"] = f"{(parse_number(found['addr']) or 0) >> 3:x}"
         named = {str(key): value if isinstance(value, str) else "" for key, value in found.items()}
         return {"driver": "", **named, "json": "yes"}
     first, *others = text.split(",")

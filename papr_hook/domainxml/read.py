@@ -126,6 +126,7 @@ def _read_guest(
         commandline_slots=taken.slots,
         commandline_uses_last_bus=taken.uses_last_bus,
         commandline_targets=taken.targets,
+        commandline_indexes=taken.indexes,
         mode=mode,
         spares=spares,
         reserve=reserve,

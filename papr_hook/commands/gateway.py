@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import NoReturn
 
-from ..config import CONF
-from ..errors import SetupError
+from ..config import CONF, Config, load_config
+from ..errors import ConfError, SetupError
+from ..gateway.activation import bind_socket, inherited_sockets, upstream_path
 from ..gateway.setup.apply import LOCK, apply, interruptible, locked
 from ..gateway.setup.host import Host
 from ..gateway.setup.plan import Plan, plan_disable, plan_enable
+from ..journal import ERROR, log
 from ._io import Io
 
 SHARE = Path(__file__).resolve().parent.parent.parent
@@ -55,13 +58,67 @@ def run(args: GatewayArgs, io: Io) -> int:
     """Run the action; serving ends with a signal."""
     if args.action == "serve":
         # Enabling must work where the gateway's modules, or lxml, do not.
-        from ..gateway.command import gateway
+        if args.check:
+            from ..gateway import server, worker  # noqa: F401
 
-        if not args.check:
-            gateway(args.listen, args.upstream, args.conf)
-        return 0
+            return 0
+        serve(args.listen, args.upstream, args.conf)
     set_up(args.action == "enable", args.dry_run, io)
     return 0
+
+
+def serve(listen: Path | None, upstream: Path | None, conf: Path | None) -> NoReturn:
+    """Serve libvirt's clients until a signal ends the process.
+
+    Args:
+        listen: A socket to listen on, beside those that systemd passes.
+        upstream: libvirt's own socket, or None for upstream/NAME beside the socket that is listened on.
+        conf: The configuration, or None for the usual one. It is read again for each call that is rewritten.
+
+    Raises:
+        ConfError: There is no socket to listen on.
+    """
+    # The server loads no lxml: a process of it is there for each user, and parsing is for others.
+    from ..gateway.server import Server
+
+    _require_workers()
+    try:
+        upstreams = {one: upstream or upstream_path(Path(one.getsockname())) for one in inherited_sockets(os.environ)}
+        if listen is not None:
+            own = upstream or upstream_path(listen)
+            upstreams[bind_socket(listen, like=own)] = own
+    except OSError as error:
+        raise ConfError(f"{error.filename or listen}: {error.strerror}") from None
+    if not upstreams:
+        raise ConfError("systemd passed no sockets, and --listen names none")
+    Server(upstreams, _run_dir(conf), lambda: load_config(conf)).run()
+
+
+def _require_workers() -> None:
+    """Raise an error if workers could not load what they need: clients are to bypass such a gateway.
+
+    A process that ends tries it, so that this one stays small.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            from ..gateway import worker
+
+            status = 0
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1] != 0:
+        from ..gateway import worker  # noqa: F401
+
+
+def _run_dir(conf: Path | None) -> Path:
+    """Return libvirt's run directory. Clients are served even if the configuration is broken."""
+    try:
+        return load_config(conf).libvirt_run_dir
+    except ConfError as error:
+        log(ERROR, f"{error}; until this is corrected, all calls are forwarded unmodified")
+        return Config().libvirt_run_dir
 
 
 def set_up(enable: bool, dry_run: bool, io: Io) -> None:

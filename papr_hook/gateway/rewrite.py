@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .procedures import find_action
 from .protocol import PROGRAM, VERSION, Packet, Procedure, Type
 from .rewrite_device import rewrite_attach, rewrite_attach_with_flags, rewrite_update
 from .rewrite_domain import (
@@ -27,7 +26,6 @@ __all__ = [
     "RefusalError",
     "Rewrite",
     "UpstreamError",
-    "describe_call",
     "start_rewrite",
 ]
 
@@ -63,8 +61,3 @@ def start_rewrite(packet: Packet, load_config: LoadConfig, log: Log) -> Rewrite 
         return None
     rewriter = REWRITES.get(packet.procedure)
     return None if rewriter is None else rewriter(packet.payload, load_config, log)
-
-
-def describe_call(packet: Packet) -> str:
-    """Return what a message calls a call that is rewritten."""
-    return find_action(Procedure(packet.procedure).name).noun

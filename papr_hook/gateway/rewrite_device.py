@@ -7,7 +7,7 @@ import syslog
 from .. import hotplug
 from ..virt.flags import AffectFlag, XmlFlag, affected_xmls
 from .protocol import DomainRef, Reader, string
-from .questions import ask_domain_xml, ask_hostdev_networks
+from .questions import ask_domain_xml, ask_hostdev_networks, ask_is_active
 from .steps import LoadConfig, LockRequest, Log, Rewrite, Steps, about
 
 
@@ -29,8 +29,9 @@ def _attach(payload: bytes, reader: Reader, flags: int, load_config: LoadConfig,
         if not hotplug.may_need_address(device):
             return payload
         xml_flags = affected_xmls(flags)
-        # A client that may not read the guest must not get its lock either, or it could hold up everybody else.
-        yield from ask_domain_xml(guest, xml_flags[0])
+        # A client that may not read the guest must not get its lock either, or it could hold up everybody else. The
+        # question needs the same right as the domain XML does, but no job, for which it would wait if QEMU hangs.
+        yield from ask_is_active(guest)
         yield LockRequest(guest)
         request = hotplug.read_request(device, (yield from _ask_domain_xmls(guest, xml_flags)), load_config())
         placement = request.place((yield from ask_hostdev_networks(request.unread_networks)))

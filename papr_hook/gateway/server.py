@@ -1,328 +1,160 @@
-"""The sockets: where clients come in, who they are, and the way to libvirt and back.
-
-Each client is served by a process of its own, which takes on the client's identity before it connects to libvirt: so
-libvirt's socket permissions and polkit decide as they would without a gateway, and a fault in here has no more rights
-than the client has. The kernel lets no other process of that user look into it, because it changed its identity.
-"""
+"""The main process: it accepts clients and hands each to the relay of its identity."""
 
 from __future__ import annotations
 
-import array
-import errno
+import contextlib
 import gc
 import os
 import select
 import signal
 import socket
-import stat
-import struct
-import syslog
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from .. import journal
 from ..config import Config
-from ..journal import log
+from ..journal import ERROR
 from ..virt.locks import open_attach_locks
-from . import protocol
-from .protocol import PacketWithFds
-from .session import Session
+from .identity import Identity, UnservableError, assume_identity, describe_peer, read_identity
+from .limited_log import LimitedLog
+from .nursery import Nursery
+from .processes import OomScore, close_other_fds, name_process, raise_fd_limit, set_oom_score
+from .relay import Relay
 
-SO_PEERGROUPS = 59  # Linux include/uapi/asm-generic/socket.h; Python has no name for it
-MAX_PEERGROUPS = 256
-"""Python's getsockopt returns 1024 bytes at most."""
-LISTEN_FDS_START = 3
-LISTEN_BACKLOG = 1024
 ACCEPT_RETRY = 0.2
-"""Seconds before the next try when the host has no memory or descriptors to accept a client with."""
-CHUNK = 65536
-HIGH_WATER_MARK = 4 * CHUNK
-"""Bytes that wait to be sent to one side, beyond which nothing is read from the other."""
-REWRITING_SECONDS = 5.0
-"""The longest that a definition may take; libvirt's keepalive gives up after 30 s (keepalive_interval and
-keepalive_count in its libvirtd.conf). One of 31 devices takes some milliseconds."""
-PREAUTH_MAX_PACKET = 131_072
-"""The longest packet, in bytes, of a client whom libvirt has not let in yet: what SASL has to say is the longest then,
-65536 bytes (REMOTE_AUTH_SASL_DATA_MAX in its src/remote/remote_protocol.x)."""
-RETRY_MS = 20
-"""How often an attach looks whether the one before it is over."""
+"""Seconds before the next attempt if the host has no memory or file descriptors to accept a client with."""
 
 
-class UnservableError(Exception):
-    """A client whose identity cannot be taken on, or for whom there is no libvirt."""
+@dataclass(frozen=True)
+class _Key:
+    identity: Identity
+    upstream: Path
 
 
-def say(priority: int, text: str) -> None:
-    """Write a line to the journal. See journal.log()."""
-    log(priority, text)
+class Server:
+    """Accepts clients until a signal ends the process. Its relays go on then, and serve the clients that they have."""
 
+    def __init__(
+        self, upstreams: Mapping[socket.socket, Path], run_dir: Path, load_config: Callable[[], Config]
+    ) -> None:
+        """Prepare a server.
 
-def listening(environment: dict[str, str]) -> list[socket.socket]:
-    """The sockets that systemd passed on (sd_listen_fds(3)); none where it passed none to this process."""
-    count = int(environment.get("LISTEN_FDS", "0")) if environment.get("LISTEN_PID") == str(os.getpid()) else 0
-    found = [socket.socket(fileno=LISTEN_FDS_START + n) for n in range(count)]
-    for one in found:
-        one.set_inheritable(False)
-    return found
-
-
-def listen(path: Path, like: Path) -> socket.socket:
-    """A socket at a path, in place of what is there, with another one's mode, owner and group. Raises OSError."""
-    model = os.stat(like)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    one.bind(str(temporary))
-    try:
-        os.chown(temporary, model.st_uid, model.st_gid)
-        os.chmod(temporary, stat.S_IMODE(model.st_mode))
-        one.listen(LISTEN_BACKLOG)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return one
-
-
-def serve(ways: Mapping[socket.socket, Path], run: Path, load_config: Callable[[], Config]) -> NoReturn:
-    """Serve every client that comes, until a signal ends the process; those that are there go on then.
-
-    ways: where clients come, each with libvirt's own socket; run: libvirt's run directory; settings: reads the host's
-    policy.
-    """
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so the kernel reaps the children
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.SIG_DFL)  # whoever started it may have ignored them
-    gc.freeze()
-    poller = select.poll()
-    by_number = {one.fileno(): one for one in ways}
-    for one in ways:
-        one.setblocking(False)
-        poller.register(one, select.POLLIN)
-    while True:
-        for number, _ in poller.poll():
-            try:
-                listener = by_number[number]
-                client, _ = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                continue
-            except OSError as error:  # the host is out of something; the client waits
-                say(syslog.LOG_ERR, f"cannot accept a client: {error.strerror}")
-                time.sleep(ACCEPT_RETRY)
-                continue
-            with client:
-                _fork(client, listener, ways, run, load_config)
-
-
-def _fork(
-    client: socket.socket,
-    listener: socket.socket,
-    ways: Mapping[socket.socket, Path],
-    run: Path,
-    load_config: Callable[[], Config],
-) -> None:
-    """Serve a client in a child."""
-    try:
-        child = os.fork()
-    except OSError as error:
-        say(syslog.LOG_ERR, f"cannot serve a client: {error.strerror}")
-        return
-    if child:
-        return
-    status = 1
-    try:
-        for one in ways:
-            one.close()
-        _serve_client(client, ways[listener], run, load_config)
-        status = 0
-    except UnservableError as error:
-        say(syslog.LOG_ERR, f"refused {_describe(client)}: {error}")
-    except protocol.ProtocolError as error:
-        say(syslog.LOG_WARNING, f"ended the connection of {_describe(client)}: {error}")
-    except ConnectionError:
-        pass  # a side went away in the middle of something, which ends the connection without a gateway, too
-    except BaseException as error:
-        say(syslog.LOG_ERR, f"unexpected {type(error).__name__}: {error}")
-    finally:
-        os._exit(status)
-
-
-def _serve_client(client: socket.socket, upstream: Path, run: Path, load_config: Callable[[], Config]) -> None:
-    signal.signal(signal.SIGALRM, _too_long)
-    locks = open_attach_locks(run)
-    assume_identity(client)
-    daemon = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        daemon.connect(str(upstream))
-    except OSError as error:
-        raise UnservableError(f"libvirt does not answer at {upstream}: {error.strerror}") from None
-    _Relay(client, daemon, Session(load_config, say, locks, limit=_limit)).run()
-
-
-@contextmanager
-def _limit() -> Iterator[None]:
-    """Raise TimeoutError inside after some time: nothing else of the connection goes on meanwhile."""
-    signal.setitimer(signal.ITIMER_REAL, REWRITING_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _too_long(number: int, packet: object) -> NoReturn:
-    raise TimeoutError(f"it takes more than {REWRITING_SECONDS:g} s to lay out")
-
-
-def assume_identity(client: socket.socket) -> None:
-    """Become who connected to a socket: its uid, gid and groups, for good.
-
-    Raises UnservableError where that cannot be known or done.
-    """
-    _, uid, gid = _credentials(client)
-    groups = array.array("I")
-    try:
-        groups.frombytes(client.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MAX_PEERGROUPS * groups.itemsize))
-        if os.geteuid() == 0:
-            os.setgroups(list(groups))
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
-    except OSError as error:
-        why = f"it is in more than {MAX_PEERGROUPS} groups" if error.errno == errno.ERANGE else error.strerror
-        raise UnservableError(f"its identity, gid {gid} and its groups, cannot be taken on: {why}") from None
-    if (os.getresuid(), os.getresgid()) != ((uid, uid, uid), (gid, gid, gid)):
-        raise UnservableError("the gateway runs as another user, and not as root")
-
-
-def _credentials(client: socket.socket) -> tuple[int, int, int]:
-    """Who connected to a socket: process, uid and gid (unix(7))."""
-    size = struct.calcsize("3i")
-    process, uid, gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return process, uid, gid
-
-
-def _describe(client: socket.socket) -> str:
-    process, uid, _ = _credentials(client)
-    return f"process {process} of uid {uid}"
-
-
-class _Side:
-    """One socket of a relay. framer: of what comes from it; outgoing: what waits to be sent to it."""
-
-    def __init__(self, sock: socket.socket, limit: int = protocol.MAX_PACKET) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.framer = protocol.PacketParser(limit)
-        self.received: deque[int] = deque()
-        self.outgoing: deque[tuple[memoryview, int | None]] = deque()
-        self.waiting = 0
-        self.ended = False
-
-    def receive(self) -> None:
-        """Read a portion. Raises OSError, or ProtocolError for descriptors out of place."""
-        try:
-            data, messages, flags, _ = self.sock.recvmsg(CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
-            return
-        for level, kind, content in messages:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                numbers = array.array("i")
-                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-                self.received.extend(numbers)
-        if flags & socket.MSG_CTRUNC:
-            raise protocol.RemoteProtocolError("more descriptors at once than the protocol knows")
-        self.ended = not data
-        self.framer.receive(data)
-
-    def packets(self) -> list[PacketWithFds]:
-        """The packets that are complete, each with its descriptors. Raises ProtocolError."""
-        found = []
-        while (packet := self.framer.next_packet()) is not None:
-            if len(self.received) < packet.fds:
-                raise protocol.RemoteProtocolError("a descriptor was announced and did not come")
-            found.append(PacketWithFds(packet, tuple(self.received.popleft() for _ in range(packet.fds))))
-        if len(self.received) != self.framer.fds_read:
-            raise protocol.RemoteProtocolError("a descriptor came that was not announced")
-        return found
-
-    def put(self, item: PacketWithFds) -> None:
-        """Queue a packet, and each of its descriptors with the byte that carries it."""
-        self.outgoing.append((memoryview(item.packet.data), None))
-        self.outgoing.extend((memoryview(b"\0"), number) for number in item.fds[: item.packet.fds])
-        self.waiting += len(item.packet.data)
-        for unsent in item.fds[item.packet.fds :]:
-            os.close(unsent)
-
-    def send(self) -> None:
-        """Send as much as there is room for. Raises OSError."""
-        while self.outgoing:
-            data, number = self.outgoing[0]
-            rights = [] if number is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [number]))]
-            try:
-                sent = self.sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                return
-            if number is not None:
-                os.close(number)
-            else:
-                self.waiting -= sent
-            if sent == len(data):
-                self.outgoing.popleft()
-            else:
-                self.outgoing[0] = (data[sent:], None)
-
-
-_ANCILLARY = socket.CMSG_SPACE(protocol.MAX_FDS * struct.calcsize("i"))
-
-
-class _Relay:
-    """Passes packets between a client and libvirt until one of them has gone."""
-
-    def __init__(self, client: socket.socket, daemon: socket.socket, session: Session) -> None:
-        self._client = _Side(client, PREAUTH_MAX_PACKET)
-        self._daemon = _Side(daemon)
-        self._session = session
+        Args:
+            upstreams: libvirt's own socket for each of the listening ones.
+            run_dir: libvirt's run directory.
+            load_config: Reads the host's settings.
+        """
+        self._upstreams = {listener.fileno(): (listener, upstream) for listener, upstream in upstreams.items()}
+        self._run_dir = run_dir
+        self._nursery = Nursery(load_config)
+        self._relays: dict[_Key, socket.socket] = {}
+        self._keys: dict[int, _Key] = {}
         self._poller = select.poll()
-        self._interest: dict[_Side, int] = {}
+        self._log = LimitedLog()
 
-    def run(self) -> None:
-        """Raises OSError when a side breaks off, ProtocolError when one sends what is no packet."""
-        by_number = {side.sock.fileno(): side for side in (self._client, self._daemon)}
-        while not self._over():
-            self._register(self._client, self._daemon, not self._session.full)
-            self._register(self._daemon, self._client, True)
-            for number, events in self._poller.poll(RETRY_MS if self._session.waits else None):
-                side = by_number[number]
-                if events & (select.POLLIN | select.POLLHUP | select.POLLERR) and not side.ended:
-                    side.receive()
-            self._pass_on()
+    def run(self) -> NoReturn:
+        """Serve."""
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel collects the relays
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_DFL)  # an init script's shell may have ignored them
+        raise_fd_limit()
+        gc.freeze()
+        self._start_nursery()
+        for number, (listener, _) in self._upstreams.items():
+            listener.setblocking(False)
+            self._poller.register(number, select.POLLIN)
+        while True:
+            for number, _ in self._poller.poll():
+                if number in self._upstreams:
+                    self._accept(*self._upstreams[number])
+                elif number in self._keys:
+                    self._forget_relay(self._keys[number])
+                elif number == self._nursery.pidfd:
+                    self._poller.unregister(number)
+                    self._log(ERROR, "the process that starts workers has ended; it is started again")
+                    time.sleep(ACCEPT_RETRY)
+                    self._start_nursery()
 
-    def _over(self) -> bool:
-        """Whether a side has ended and the other one has got all that it said."""
-        return (self._client.ended and not self._daemon.outgoing) or (self._daemon.ended and not self._client.outgoing)
+    def _start_nursery(self) -> None:
+        self._nursery.start()
+        if self._nursery.pidfd >= 0:
+            self._poller.register(self._nursery.pidfd, select.POLLIN)
 
-    def _register(self, side: _Side, other: _Side, more: bool) -> None:
-        """Wait for what a side may do now. One that may do nothing is not watched, or its end would wake us always."""
-        wanted = select.POLLIN if more and not side.ended and other.waiting < HIGH_WATER_MARK else 0
-        wanted |= select.POLLOUT if side.outgoing else 0
-        if wanted == self._interest.get(side, 0):
+    def _accept(self, listener: socket.socket, upstream: Path) -> None:
+        try:
+            client, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
             return
-        if wanted:
-            self._poller.register(side.sock, wanted)
-        else:
-            self._poller.unregister(side.sock)
-        self._interest[side] = wanted
+        except OSError as error:  # out of memory or file descriptors; the client waits
+            self._log(ERROR, f"cannot accept a client: {error.strerror}")
+            time.sleep(ACCEPT_RETRY)
+            return
+        with client:
+            try:
+                self._hand_over(client, _Key(read_identity(client), upstream))
+            except (OSError, UnservableError) as error:
+                self._log(ERROR, f"{describe_peer(client)}: cannot be served: {error}")
 
-    def _pass_on(self) -> None:
-        for item in self._client.packets():
-            self._session.from_client(item)
-        for item in self._daemon.packets():
-            self._session.from_daemon(item)
-        if self._session.opened:
-            self._client.framer.limit = protocol.MAX_PACKET
-        self._session.retry()
-        for queue, side in ((self._session.to_daemon, self._daemon), (self._session.to_client, self._client)):
-            while queue:
-                side.put(queue.popleft())
-            side.send()
+    def _hand_over(self, client: socket.socket, key: _Key) -> None:
+        """Send a client to the relay of its identity, which may have to be started.
+
+        Raises:
+            OSError: The relay cannot be started, or does not take its clients any more: its user may stop it.
+        """
+        channel = self._relays.get(key)
+        if channel is not None:
+            try:
+                socket.send_fds(channel, [b"c"], [client.fileno()])
+                return
+            except BrokenPipeError:
+                self._forget_relay(key)  # it has just ended, because it had no clients
+        socket.send_fds(self._start_relay(key), [b"c"], [client.fileno()])
+
+    def _start_relay(self, key: _Key) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            if os.fork() == 0:
+                _run_relay(key, theirs, self._nursery.requests, self._run_dir)
+        ours.setblocking(False)
+        self._relays[key] = ours
+        self._keys[ours.fileno()] = key
+        self._poller.register(ours, 0)  # its end is reported all the same
+        return ours
+
+    def _forget_relay(self, key: _Key) -> None:
+        channel = self._relays.pop(key)
+        self._poller.unregister(channel)
+        del self._keys[channel.fileno()]
+        channel.close()
+
+
+def _run_relay(key: _Key, channel: socket.socket, requests: socket.socket, run_dir: Path) -> NoReturn:
+    """Become the relay of an identity. This never returns into the main process's code."""
+    status = 1
+    with contextlib.suppress(BaseException):
+        status = _relay(key, channel, requests, run_dir)
+    os._exit(status)
+
+
+def _relay(key: _Key, channel: socket.socket, requests: socket.socket, run_dir: Path) -> int:
+    """Relay. The order matters: root's rights are for what comes before the identity, and clients come after it."""
+    try:
+        # No other user's clients may stay open in a process that this user may read or stop.
+        close_other_fds({channel.fileno(), requests.fileno()})
+        name_process("papr-relay")
+        set_oom_score(OomScore.RELAY)
+        # All users' relays share these locks, in a directory that only root may enter.
+        locks = open_attach_locks(run_dir)
+        # libvirt sees who calls connect(2): from here on that is the client, and nothing can take it back.
+        assume_identity(key.identity)
+        Relay(channel, requests, key.upstream, locks, key.identity.uid).run()
+    except UnservableError as error:
+        journal.log(ERROR, f"clients of uid {key.identity.uid} cannot be served: {error}")
+        return 1
+    except BaseException as error:
+        journal.log(ERROR, f"relay of uid {key.identity.uid}: unexpected {type(error).__name__}: {error}")
+        return 1
+    return 0

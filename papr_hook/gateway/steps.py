@@ -77,6 +77,6 @@ def about(guest: str) -> Iterator[None]:
     try:
         yield
     except AttachRefusedError as error:
-        raise RefusalError(f"papr-hook: guest '{guest}': {error}") from None
+        raise RefusalError(f"guest '{guest}': {error}") from None
     except (PaprHookError, ProtocolError, TimeoutError) as error:
         raise PaprHookError(f"guest '{guest}': {error}") from error

@@ -49,13 +49,20 @@ class GatewayHost:
         """Its process id inside the host."""
         return int(self.host.read("/run/gateway.pid"))
 
-    def children(self) -> list[int]:
-        """The processes that serve clients."""
-        return [int(line) for line in self.host.run(["pgrep", "-P", str(self.pid)], check=False).stdout.split()]
+    def relays(self) -> list[int]:
+        """Return the processes that serve clients, one for each identity."""
+        argv = ["pgrep", "-x", "papr-relay", "-P", str(self.pid)]
+        return [int(line) for line in self.host.run(argv, check=False).stdout.split()]
 
-    def descriptors(self) -> int:
-        """How many descriptors it has."""
-        return len(self.host.run(["ls", f"/proc/{self.pid}/fd"]).stdout.split())
+    def clients(self) -> int:
+        """Return how many clients are connected. A relay has two or three sockets beside two for each client."""
+        script = "ls -l /proc/$1/fd | grep -c socket: || true"
+        counts = [self.host.run(["sh", "-c", script, "sh", str(pid)]).stdout for pid in self.relays()]
+        return sum((int(count) - 2) // 2 for count in counts)
+
+    def fds(self) -> int:
+        """Return how many file descriptors the main process has open, but for those to its relays."""
+        return len(self.host.run(["ls", f"/proc/{self.pid}/fd"]).stdout.split()) - len(self.relays())
 
     def connect(self) -> socket.socket:
         """A connection of ours, with a deadline."""

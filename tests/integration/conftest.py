@@ -105,4 +105,4 @@ def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
         for name in gated.host.virsh("list", "--all", "--name").stdout.split():
             gated.host.virsh("destroy", name, check=False)
             gated.host.virsh("undefine", name, "--managed-save", check=False)
-        wait_until(lambda: gated.children() == [])
+        wait_until(lambda: gated.clients() == 0)

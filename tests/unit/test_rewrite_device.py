@@ -22,12 +22,12 @@ def device_of(payload: object) -> bytes:
 
 
 def test_an_attach_waits_for_the_lock_after_a_first_answer() -> None:
-    """A client that libvirt refuses the domain XML never has the lock."""
+    """A client that may not read the guest never has the lock."""
     libvirt = FakeLibvirt(running=domain_xml())
     payload = RUNNING_GUEST + string(nic(9).encode())
     assert b"bus='0x00'" in device_of(libvirt.forward(Procedure.DOMAIN_ATTACH_DEVICE, payload))
     assert libvirt.locked
-    refusing = FakeLibvirt(running=domain_xml(), refused=(Procedure.DOMAIN_GET_XML_DESC,))
+    refusing = FakeLibvirt(running=domain_xml(), refused=(Procedure.DOMAIN_IS_ACTIVE,))
     with pytest.raises(PaprHookError, match="access denied"):
         refusing.forward(Procedure.DOMAIN_ATTACH_DEVICE, payload)
     assert not refusing.locked

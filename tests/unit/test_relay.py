@@ -1,0 +1,238 @@
+"""The relay with real sockets and real workers, between a client and a libvirt that this test plays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from papr_hook.config import Config
+from papr_hook.gateway import relay as relay_module
+from papr_hook.gateway.nursery import Nursery
+from papr_hook.gateway.protocol import Packet, PacketParser, Procedure, Reader, Type, build_packet, string, uint
+from papr_hook.gateway.relay import Relay
+from papr_hook.virt.locks import AttachLocks
+from tests.helpers.domain_xml import at, domain_xml, nic
+from tests.helpers.polling import wait_until
+
+CROWDED = domain_xml(nic(1, at(0, 1)) + nic(2, at(0, 2)), 1, running=False)
+SECONDS = 30.0
+
+
+class Peer:
+    """One end of a connection, packet by packet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(SECONDS)
+        self.sock = sock
+        self._parser = PacketParser()
+
+    def send(self, procedure: int, payload: bytes = b"", type_: int = Type.CALL, serial: int = 1) -> None:
+        """Send a packet."""
+        self.sock.sendall(build_packet(procedure, type_, serial, 0, payload).data)
+
+    def next(self) -> Packet:
+        """Return the next packet. Raises EOFError."""
+        while (packet := self._parser.next_packet()) is None:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError
+            self._parser.receive(data)
+        return packet
+
+    def ended(self) -> bool:
+        """Return whether the other side has closed the connection."""
+        with suppress(ConnectionResetError):
+            return self.sock.recv(1) == b""
+        return True
+
+
+class Host:
+    """A relay in a thread, and libvirt's socket."""
+
+    def __init__(self, directory: Path, uid: int = 0) -> None:
+        self.upstream = socket.socket(socket.AF_UNIX)
+        self.upstream.bind(str(directory / "upstream"))
+        self.upstream.listen()
+        self.upstream.settimeout(SECONDS)
+        self.nursery = Nursery(Config)
+        self.nursery.start()
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        locks = AttachLocks(os.memfd_create("attach.lock"))
+        self.relay = Relay(theirs, self.nursery.requests, directory / "upstream", locks, uid)
+        self.journal: list[str] = []
+        self.relay.log = lambda _, text: self.journal.append(text)  # type: ignore[assignment]
+        self.thread = threading.Thread(target=self.relay.run, daemon=True)
+        self.thread.start()
+
+    def hand_over(self) -> socket.socket:
+        """Give the relay a client, and return the client's end."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self.channel, [b"c"], [theirs.fileno()])
+        return ours
+
+    def connect(self) -> tuple[Peer, Peer]:
+        """Return a new client and libvirt's end of its connection."""
+        client = Peer(self.hand_over())
+        return client, Peer(self.upstream.accept()[0])
+
+    def open(self) -> tuple[Peer, Peer]:
+        """Return a client that libvirt has let in, and libvirt's end."""
+        client, daemon = self.connect()
+        client.send(Procedure.CONNECT_OPEN)
+        daemon.next()
+        daemon.send(Procedure.CONNECT_OPEN, type_=Type.REPLY)
+        client.next()
+        return client, daemon
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """Run a relay of root's."""
+    one = Host(tmp_path)
+    yield one
+    one.channel.close()
+    one.thread.join(SECONDS)
+    assert not one.thread.is_alive()
+
+
+def test_a_domain_xml_is_laid_out_by_a_worker(host: Host) -> None:
+    """The client's call reaches libvirt with the layout, and the reply reaches the client."""
+    client, daemon = host.open()
+    client.send(Procedure.DOMAIN_DEFINE_XML, string(CROWDED), serial=5)
+    call = daemon.next()
+    assert (call.procedure, call.serial) == (Procedure.DOMAIN_DEFINE_XML, 5)
+    assert Reader(call.payload).string().count(b"pci-root") > 4
+    daemon.send(Procedure.DOMAIN_DEFINE_XML, b"ok", Type.REPLY, 5)
+    assert client.next().payload == b"ok"
+    client.sock.close()
+    assert daemon.ended()
+
+
+def test_a_client_that_sends_and_goes(host: Host) -> None:
+    """libvirt gets its call all the same, laid out, and the connection ends after the reply."""
+    client, daemon = host.open()
+    client.send(Procedure.DOMAIN_DEFINE_XML, string(CROWDED), serial=5)
+    client.sock.close()
+    call = daemon.next()
+    assert b"pci-root" in call.payload
+    daemon.send(Procedure.DOMAIN_DEFINE_XML, b"ok", Type.REPLY, 5)
+    assert daemon.ended()
+
+
+def test_a_worker_that_is_killed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its call goes on unmodified; the client's other packets do not wait for it."""
+    client, daemon = host.open()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    monkeypatch.setattr(relay_module, "request_worker", lambda _: ours)
+    client.send(Procedure.DOMAIN_DEFINE_XML, string(CROWDED), serial=5)
+    client.send(Procedure.DOMAIN_GET_XML_DESC, serial=6)
+    assert daemon.next().serial == 6
+    theirs.close()
+    call = daemon.next()
+    assert (call.serial, Reader(call.payload).string()) == (5, CROWDED)
+    assert "forwarded unmodified" in host.journal[0]
+
+
+def test_no_worker_is_to_be_had(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the nursery, calls go on unmodified."""
+
+    def fail(_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    client, daemon = host.open()
+    monkeypatch.setattr(relay_module, "request_worker", fail)
+    client.send(Procedure.DOMAIN_DEFINE_XML, string(CROWDED), serial=5)
+    assert Reader(daemon.next().payload).string() == CROWDED
+    assert "no worker process: Broken pipe" in host.journal[0]
+
+
+def test_malformed_packets_end_their_connection(host: Host) -> None:
+    """Another client of the same user does not notice."""
+    good, daemon = host.open()
+    bad, _ = host.connect()
+    bad.sock.sendall(bytes(28))
+    assert bad.ended()
+    good.send(Procedure.DOMAIN_GET_XML_DESC, serial=9)
+    assert daemon.next().serial == 9
+    assert "connection ended: packet of 0 bytes" in host.journal[0]
+
+
+def test_a_client_that_is_not_let_in_sends_little(host: Host) -> None:
+    """A packet longer than SASL needs ends its connection, until libvirt has let it in."""
+    client, _ = host.connect()
+    client.sock.sendall(uint(131_073))
+    assert client.ended()
+    client, daemon = host.open()
+    client.send(Procedure.DOMAIN_GET_XML_DESC, bytes(1 << 20))
+    assert len(daemon.next().payload) == 1 << 20
+
+
+def test_without_libvirt(tmp_path: Path) -> None:
+    """The client is cut off, and the journal says why."""
+    one = Host(tmp_path)
+    one.upstream.close()
+    (tmp_path / "upstream").unlink()
+    assert Peer(one.hand_over()).ended()
+    assert "cannot connect to" in one.journal[0]
+    one.channel.close()
+
+
+def test_clients_that_are_not_let_in_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user has as many such connections as libvirt would give him; the next one is served when one has gone."""
+    monkeypatch.setattr(relay_module, "MAX_ANONYMOUS", 2)
+    one = Host(tmp_path, uid=1000)
+    (first, _), second = one.connect(), one.connect()
+    waiting = Peer(one.hand_over())
+    one.upstream.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        one.upstream.accept()
+    one.upstream.settimeout(SECONDS)
+    first.sock.close()
+    one.upstream.accept()
+    for peer in (waiting, *second):
+        peer.sock.close()
+    one.channel.close()
+
+
+def test_a_relay_without_clients_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main process then cannot send it a client, and starts another one."""
+    monkeypatch.setattr(relay_module, "LINGER", 0.1)
+    one = Host(tmp_path)
+    client, daemon = one.open()
+    client.sock.close()
+    assert daemon.ended()
+    one.thread.join(SECONDS)
+    with pytest.raises(BrokenPipeError):
+        one.hand_over()
+
+
+def test_the_nursery_starts_again(host: Host) -> None:
+    """A request that nobody took is answered by the next one."""
+    client, daemon = host.open()
+    os.kill(host.nursery.pid, signal.SIGKILL)
+    client.send(Procedure.DOMAIN_DEFINE_XML, string(CROWDED), serial=5)
+    host.nursery.start()
+    assert b"pci-root" in daemon.next().payload
+
+
+def test_many_clients(host: Host) -> None:
+    """Hundreds are served by one process, and leave nothing in it."""
+    before = len(os.listdir("/proc/self/fd"))
+    pairs = [host.open() for _ in range(200)]
+    for number, (client, daemon) in enumerate(pairs):
+        client.send(Procedure.DOMAIN_GET_XML_DESC, serial=number)
+        assert daemon.next().serial == number
+    for client, daemon in pairs:
+        client.sock.close()
+        assert daemon.ended()
+        daemon.sock.close()
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from . import domainxml
 from .config import Config
 from .diagnostics import Diagnostic, Name, Severity, error, warning
-from .errors import LayoutError
+from .errors import InputError, LayoutError
 from .host import topology
 from .layout import check, compute, endpoints, memlock, nic_names
 from .model import Guest, HostTopology, Layout
@@ -61,11 +63,17 @@ class Analysis:
             return ()
         return check.check(self.guest, self.spares, self.topology, self.config.incomplete_pe)
 
-    def apply_layout(self, previous: bytes | None = None) -> Result:
+    @property
+    def lacks_place(self) -> bool:
+        """Whether a device has no address that stays, so that an earlier domain XML of the guest would help."""
+        return self.guest is not None and compute.lacks_place(self.guest, self.spares, self.topology)
+
+    def apply_layout(self, previous: bytes | Sequence[bytes] | None = None) -> Result:
         """Compute the layout and write it into the domain XML.
 
         Args:
-            previous: the domain XML that the guest had before, or None if there is none.
+            previous: The domain XML that the guest had before. Of several, the later ones count only for devices that
+                are not in the earlier ones. What cannot be read is ignored.
 
         Returns:
             The domain XML with the layout, and what the administrator should know about it.
@@ -77,13 +85,26 @@ class Analysis:
             return Result(self.domain.data, None, False)
         whole = self._completed()
         assert whole.domain.guest is not None
-        made = compute.layout(whole.domain.guest, self.spares, whole.topology)
+        earlier = self._read_previous(previous)
+        made = compute.compute_layout(whole.domain.guest, self.spares, whole.topology, earlier)
         edited = domainxml.write(whole.domain, made)
         moves = nic_names.find_moves(whole.domain.guest, made, whole.topology)
         diagnostics = [*made.diagnostics, *_diagnostics(whole, made), *(move.diagnostic() for move in moves)]
         if edited.is_reformatted:
             diagnostics.append(warning(Name.REFORMATTED, "the whole domain XML was written again: see the difference"))
         return Result(edited.data, made, edited.data != self.domain.data, tuple(diagnostics), moves)
+
+    def _read_previous(self, previous: bytes | Sequence[bytes] | None) -> list[Guest]:
+        """Return the guests that earlier domain XMLs describe; nothing if no device lacks a place."""
+        if previous is None or not self.lacks_place:
+            return []
+        guests: list[Guest] = []
+        for data in [previous] if isinstance(previous, bytes) else previous:
+            with contextlib.suppress(InputError):
+                guest = domainxml.read(data, self.host_arch).guest
+                if guest is not None:
+                    guests.append(guest)
+        return guests
 
     def _completed(self) -> Analysis:
         """Return the analysis with incomplete endpoints completed, as far as incomplete_pe and the host allow it."""

@@ -1,4 +1,4 @@
-"""Entry point of hooks/qemu: python3 -m papr_hook.hook GUEST OPERATION SUB-OPERATION EXTRA."""
+"""python3 -m papr_hook.hook is what hooks/qemu starts."""
 
 from .decision import run
 

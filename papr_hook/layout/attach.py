@@ -13,7 +13,7 @@ from ..diagnostics import Diagnostic, Name, warning
 from ..errors import PaprHookError
 from ..model import MAX_PHBS, MAX_SLOT, Device, Guest, HostTopology, PciAddress
 from . import check, endpoints
-from .compute import reserved_buses, vphb_0_last
+from .capacity import reserved_buses, vphb_0_last
 from .groups import DeviceGroup, group_devices
 from .spares import order_spares, spare_use
 

@@ -34,13 +34,15 @@ def is_emulated_nic(group: DeviceGroup, guest: Guest) -> bool:
     return not group.endpoint and any(guest.devices[member].is_interface for member in group.members)
 
 
-def nic_target(number: int) -> int:
-    """Return the target index of an emulated NIC.
+def nic_target(number: int) -> int | None:
+    """Return the target index of an emulated NIC, or None if there are more than target indexes.
 
     Args:
         number: How many emulated NICs come before it.
     """
-    return MAX_PHBS - number if number else 0
+    if number == 0:
+        return 0
+    return MAX_PHBS - number if number < MAX_PHBS else None
 
 
 def order_spares(
@@ -66,7 +68,8 @@ def order_spares(
     number = sum(is_emulated_nic(group, guest) and position not in group.members for group in groups)
     targets = {phb.index: phb.target for phb in guest.phbs}
     ordered = sorted(empty)
-    for_nic = [bus for bus in ordered if (bus == 0 if number == 0 else targets.get(bus) == nic_target(number))]
+    wanted = nic_target(number)
+    for_nic = [bus for bus in ordered if (bus == 0 if number == 0 else targets.get(bus, -1) == wanted is not None)]
     for_endpoint = [bus for bus in ordered if bus != 0 and bus not in for_nic][:1]
     others = [bus for bus in ordered if bus not in {0, *for_nic, *for_endpoint}]
     last = [bus for bus in ordered if bus == 0 and bus not in for_nic]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from ..layout.compute import empty_vphbs
+from ..layout.capacity import empty_vphbs
 from ..layout.groups import DeviceGroup, group_devices
 from ..model import Bridge, Device, Guest, HostTopology, Phb
 

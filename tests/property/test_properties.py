@@ -20,7 +20,8 @@ from papr_hook import domainxml, schema
 from papr_hook.diagnostics import Diagnostic, Name
 from papr_hook.errors import InputError, LayoutError
 from papr_hook.layout import check, compute
-from papr_hook.layout.groups import group_devices
+from papr_hook.layout.current import CurrentLayout
+from papr_hook.layout.keep import find_kept
 from papr_hook.model import MAX_PHBS, Guest, Layout
 from tests.helpers.device_templates import ELSEWHERE, ON_PCI
 from tests.helpers.generate import Case, cases, one_device, others
@@ -56,7 +57,7 @@ def lay_out(data: bytes, case: Case) -> Done | None:
     """Lay a definition out; None for one that libvirt would not take, or that cannot be laid out."""
     try:
         found, guest, spares = read(data, case)
-        made = compute.layout(guest, spares, case.topology)
+        made = compute.compute_layout(guest, spares, case.topology)
     except (InputError, LayoutError):
         return None
     return Done(case, found, guest, spares, made, domainxml.write(found, made).data)
@@ -219,8 +220,10 @@ def test_the_schema_finds_something_where_check_does(case: Case) -> None:
         _, guest, spares = read(case.data, case)
     except InputError:
         return
-    room = compute.measure(guest, group_devices(guest, case.topology), spares)
-    told = room.fits and not (b"<qemu:" in case.data or b"type='scsi'" in case.data or case.topology.hostdev_networks)
+    capacity = find_kept(CurrentLayout(guest, case.topology), spares).capacity
+    told = capacity.fits_exclusively and not (
+        b"<qemu:" in case.data or b"type='scsi'" in case.data or case.topology.hostdev_networks
+    )
     if told and not any(device.passthrough for device in guest.devices):
         complies = check.complies(check.check(guest, spares, case.topology))
         assert complies == (schema.violations(case.data) == ())
@@ -237,7 +240,7 @@ def _fits(case: Case) -> bool | None:
     """Whether a layout is possible; None for what is no definition."""
     try:
         _, guest, spares = read(case.data, case)
-        compute.layout(guest, spares, case.topology)
+        compute.compute_layout(guest, spares, case.topology)
     except InputError:
         return None
     except LayoutError:

@@ -94,7 +94,7 @@ def test_a_network_that_hands_out_host_devices(tmp_path: Path) -> None:
     given = definition.replace(b"<interface type='user'>", b"<interface type='network'><source network='sriov'/>", 1)
     ran = papr_hook("layout", "--conf", str(conf), stdin=given)
     assert "52:54:00:00:00:00" not in ran.err
-    assert "52:54:00:00:00:01" in ran.err
+    assert "52:54:00:00:00:02" in ran.err
     (networks / "sriov.xml").unlink()
     active = tmp_path / "network"
     active.mkdir()

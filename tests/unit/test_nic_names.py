@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from papr_hook import domainxml
-from papr_hook.layout.compute import layout
+from papr_hook.layout.compute import compute_layout
 from papr_hook.layout.nic_names import NicMove, find_moves, link_file, link_file_name, predict_name
 from papr_hook.model import Guest, HostTopology, PciAddress
 
@@ -43,7 +43,7 @@ def disk(address: str) -> str:
 
 def moves(before: Guest, previous: Guest | None = None) -> dict[str, NicMove]:
     """The moves of a guest's layout, by the last two digits of the MAC address."""
-    made = layout(before, 4, HostTopology())
+    made = compute_layout(before, 4, HostTopology())
     return {move.mac[-2:]: move for move in find_moves(before, made, HostTopology(), previous)}
 
 

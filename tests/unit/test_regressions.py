@@ -32,7 +32,7 @@ def read(devices: str, commandline: str = "") -> tuple[domainxml.PseriesDomain, 
 def laid_out(devices: str, commandline: str = "") -> Guest:
     """What the layout of a guest is read as."""
     found, guest = read(devices, commandline)
-    again = domainxml.read(domainxml.write(found, compute.layout(guest, 4, HostTopology())).data).guest
+    again = domainxml.read(domainxml.write(found, compute.compute_layout(guest, 4, HostTopology())).data).guest
     assert again is not None
     return again
 
@@ -84,11 +84,11 @@ def test_a_second_phb_0_is_refused() -> None:
     """QEMU would refuse it too; no layout is without it."""
     _, guest = read(DISK.format(""), "-device spapr-pci-host-bridge,index=0")
     with pytest.raises(LayoutError, match="index 0"):
-        compute.layout(guest, 4, HostTopology())
+        compute.compute_layout(guest, 4, HostTopology())
 
 
 def test_an_endpoint_of_more_devices_than_slots_is_refused() -> None:
     _, guest = read(hostdevs(32))
     topology = HostTopology(iommu_groups={PciAddress(0, 0, n, 0): 1 for n in range(32)})
     with pytest.raises(LayoutError, match="more than 31 slots"):
-        compute.layout(guest, 4, topology)
+        compute.compute_layout(guest, 4, topology)

@@ -19,7 +19,7 @@ def test_show_draws_what_is_there() -> None:
     lines = papr_hook("show", str(LAID_OUT)).out.splitlines()
     assert lines[0] == "pc-shaped  12 vPHBs, 4 spare"
     assert any(line.endswith("0002:00:01.0  <disk> vda") for line in lines)
-    assert any(line.endswith("vPHB 0  PCI domain 0000  spare") for line in lines)
+    assert any(line.endswith("vPHB 11  PCI domain 001d  spare") for line in lines)
 
 
 def test_show_draws_bridges_and_what_is_not_placed() -> None:

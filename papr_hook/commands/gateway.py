@@ -13,7 +13,8 @@ from ..gateway.activation import bind_socket, inherited_sockets, upstream_path
 from ..gateway.setup.apply import LOCK, apply, interruptible, locked
 from ..gateway.setup.host import Host
 from ..gateway.setup.plan import Plan, plan_disable, plan_enable
-from ..journal import ERROR, log
+from ..journal import ERROR, WARNING, log
+from ..virt.hook_files import find_hook_fault
 from ._io import Io
 
 SHARE = Path(__file__).resolve().parent.parent.parent
@@ -91,6 +92,9 @@ def serve(listen: Path | None, upstream: Path | None, conf: Path | None) -> NoRe
         raise ConfError(f"{error.filename or listen}: {error.strerror}") from None
     if not upstreams:
         raise ConfError("systemd passed no sockets, and --listen names none")
+    fault = find_hook_fault()
+    if fault is not None:
+        log(WARNING, fault)
     Server(upstreams, _run_dir(conf), lambda: load_config(conf)).run()
 
 

@@ -13,6 +13,7 @@ from ..errors import PaprHookError
 from ..layout.check import complies
 from ..pipeline import Analysis, Result
 from ..virt.flags import SnapshotDeleteFlag, SnapshotRevertFlag, StartFlag, XmlFlag
+from ..virt.hook_files import find_hook_fault
 from .protocol import DomainRef, Procedure, Reader, string, uint
 from .questions import (
     ask_domain_xml,
@@ -74,7 +75,10 @@ def _start(payload: bytes, guest: DomainRef, flags: int, load_config: LoadConfig
             return payload  # libvirt refuses the start; a transient guest must not become persistent
         if not flags & StartFlag.FORCE_BOOT and (yield from ask_has_managed_save(guest)):
             return payload
-        yield from _define_laid_out(guest, load_config(), log)
+        is_laid_out = yield from _define_laid_out(guest, load_config(), log)
+    fault = find_hook_fault() if is_laid_out else None
+    if fault is not None:
+        log(syslog.LOG_WARNING, fault)
     return payload
 
 
@@ -156,8 +160,8 @@ def _cold_start_xml(snapshot_xml: bytes) -> bytes | None:
     return etree.tostring(domain, with_tail=False)
 
 
-def _define_laid_out(guest: DomainRef, config: Config, log: Log) -> Steps[None]:
-    """Define the laid-out domain XML of a guest, if the layout changes it.
+def _define_laid_out(guest: DomainRef, config: Config, log: Log) -> Steps[bool]:
+    """Define the laid-out domain XML of a guest, if the layout changes it. Return whether it did.
 
     Only with SECURE does the domain XML have its passwords, and only with INACTIVE is it that of the next start. It is
     read again right before it is defined, so that edits by others are not lost: libvirt has no compare-and-set.
@@ -168,13 +172,13 @@ def _define_laid_out(guest: DomainRef, config: Config, log: Log) -> Steps[None]:
         result = (yield from _analyze(data, config)).apply_layout()
         if not result.changed:
             _log_diagnostics(guest.name, result, log)
-            return
+            return False
         current = yield from ask_domain_xml(guest, flags)
         if current == data:
             yield Call(Procedure.DOMAIN_DEFINE_XML_FLAGS, string(result.data) + uint(0))
             _log_diagnostics(guest.name, result, log)
             log(syslog.LOG_NOTICE, f"guest '{guest.name}': laid out for its next start")
-            return
+            return True
         data = current
     raise PaprHookError("its domain XML changes all the time; not laid out")
 

@@ -7,6 +7,7 @@ import pytest
 from papr_hook import pipeline
 from papr_hook.config import Config
 from papr_hook.errors import PaprHookError
+from papr_hook.gateway import rewrite_domain
 from papr_hook.gateway.protocol import Procedure, Reader, string, uint
 from papr_hook.gateway.rewrite import ForwardAs
 from papr_hook.layout.check import complies
@@ -19,6 +20,14 @@ SNAPSHOT = string(b"before") + GUEST
 RUNNING, PAUSED = 1, 2
 CHILDREN, METADATA_ONLY = 1, 2
 FORCE_BOOT = 8
+
+
+@pytest.fixture(autouse=True)
+def hook_fault(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand for the host's hook, which has no fault unless a test adds one to the list."""
+    faults: list[str] = []
+    monkeypatch.setattr(rewrite_domain, "find_hook_fault", lambda: faults[0] if faults else None)
+    return faults
 
 
 def is_laid_out(data: bytes | None) -> bool:
@@ -77,6 +86,20 @@ def test_calls_that_start_a_guest(procedure: Procedure, payload: bytes) -> None:
         GUEST + uint(3)
     }
     assert libvirt.journal[-1] == "guest 'g': laid out for its next start"
+
+
+@pytest.mark.parametrize("procedure", [Procedure.DOMAIN_CREATE, Procedure.DOMAIN_CREATE_WITH_FLAGS])
+def test_the_loss_of_the_hook_is_noticed(procedure: Procedure, hook_fault: list[str]) -> None:
+    """A start that is laid out says in the journal that libvirt runs another hook, and one that complies does not."""
+    hook_fault.append("hooks/qemu is another program's")
+    payload = GUEST if procedure is Procedure.DOMAIN_CREATE else GUEST + uint(0)
+    libvirt = FakeLibvirt(CROWDED)
+    assert libvirt.forward(procedure, payload) == payload
+    assert libvirt.journal[-1] == "hooks/qemu is another program's"
+    assert libvirt.defined is not None
+    again = FakeLibvirt(libvirt.defined)
+    assert again.forward(procedure, payload) == payload
+    assert "hooks/qemu is another program's" not in again.journal
 
 
 @pytest.mark.parametrize(("procedure", "payload"), STARTS)

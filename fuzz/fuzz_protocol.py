@@ -1,0 +1,215 @@
+"""Fuzz the framing and a connection: a client, a libvirt and workers that send anything, in any portions.
+
+A run's input is a script. Each step has one byte that says who acts, and the bytes that it sends. What is checked is
+what a client and libvirt may rely on: see check().
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+from papr_hook.gateway import protocol
+from papr_hook.gateway.calls import REWRITTEN
+from papr_hook.gateway.protocol import Packet, PacketParser, PacketWithFds, ProtocolError, Type
+from papr_hook.gateway.session import FIRST_SERIAL, PendingCall, Session
+from papr_hook.gateway.worker_protocol import WORKER_PROGRAM, Message, build_message
+from papr_hook.virt.locks import AttachLocks
+
+PROCEDURES = (1, 14, 66, *sorted(REWRITTEN))
+PAYLOADS = (b"", protocol.string(b"g") + bytes(16) + protocol.uint(1), protocol.string(b"<domain/>"), bytes(40))
+
+
+class Script:
+    """Takes decisions from the input, and zeros after its end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    @property
+    def left(self) -> bool:
+        """Whether the input has more."""
+        return self._at < len(self._data)
+
+    def byte(self) -> int:
+        """Return the next byte."""
+        return self.take(1)[0]
+
+    def take(self, size: int) -> bytes:
+        """Return some bytes."""
+        part = self._data[self._at : self._at + size]
+        self._at += size
+        return part + bytes(size - len(part))
+
+
+class Worker:
+    """A worker that says what the script has it say."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.got: list[Packet] = []
+
+    def send(self, packet: Packet) -> None:
+        """Note a packet."""
+        assert not self.stopped, "a packet for a worker that was stopped"
+        self.got.append(packet)
+
+    def stop(self) -> None:
+        """Note the end."""
+        self.stopped = True
+
+
+class Run:
+    """One connection, and what went over it."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.now = 0.0
+        self.workers: dict[PendingCall, Worker] = {}
+        self.parsers = {"client": PacketParser(), "daemon": PacketParser()}
+        self.from_client: list[Packet] = []
+        self.from_daemon: list[Packet] = []
+        self.to_daemon: list[Packet] = []
+        self.to_client: list[Packet] = []
+        self.fds = 0
+        self.locks = AttachLocks(os.memfd_create("fuzz"), lambda: self.now)
+        self.session = Session("fuzz", self._start, self.locks, lambda _, text: None, lambda: self.now)
+
+    def _start(self, call: PendingCall) -> Worker | None:
+        choice = self.script.byte()
+        if choice == 0xFF:
+            raise OSError(11, "no process")
+        if choice == 0xFE:
+            return None
+        self.workers[call] = Worker()
+        return self.workers[call]
+
+    def step(self) -> None:
+        """Have somebody act."""
+        choice = self.script.byte() % 8
+        if choice <= 1:
+            self._packet("client" if choice == 0 else "daemon")
+        elif choice == 2:
+            self._raw("client" if self.script.byte() % 2 else "daemon")
+        elif choice == 3:
+            self._worker()
+        elif choice == 4:
+            self.now += self.script.byte() / 8
+            self.session.expire()
+            self.session.retry()
+        elif choice == 5:
+            self._answer()
+        elif choice == 6 and self.script.byte() == 0xFF:
+            self.session.client_gone()
+        elif choice == 7 and self.script.byte() == 0xFF:
+            self.session.give_up_all("fuzz")
+        self._drain()
+
+    def _packet(self, side: str) -> None:
+        procedure = PROCEDURES[self.script.byte() % len(PROCEDURES)]
+        type_ = self.script.byte() % 8 if side == "client" else (1, 1, 1, 2, 3, 5)[self.script.byte() % 6]
+        serial = self.script.byte() % 8 + (FIRST_SERIAL if self.script.byte() % 4 == 0 else 0)
+        payload = PAYLOADS[self.script.byte() % len(PAYLOADS)]
+        if type_ in (Type.CALL_WITH_FDS, Type.REPLY_WITH_FDS):
+            payload = protocol.uint(0) + payload
+        status = int(self.script.byte() > 0xF0)
+        self._feed(side, protocol.build_packet(procedure, type_, serial, status, payload).data)
+
+    def _raw(self, side: str) -> None:
+        self._feed(side, self.script.take(self.script.byte() % 64))
+
+    def _feed(self, side: str, data: bytes) -> None:
+        cut = self.script.byte() % (len(data) + 1)
+        parser = self.parsers[side]
+        for part in (data[:cut], data[cut:]):
+            parser.receive(part)
+            while (packet := parser.next_packet()) is not None:
+                seen, take = (
+                    (self.from_client, self.session.from_client)
+                    if side == "client"
+                    else (self.from_daemon, self.session.from_daemon)
+                )
+                seen.append(packet)
+                take(PacketWithFds(packet))
+
+    def _answer(self) -> None:
+        """Have libvirt reply to the call that it got some calls ago."""
+        if self.to_daemon:
+            call = self.to_daemon[-1 - self.script.byte() % len(self.to_daemon)]
+            reply = protocol.build_packet(call.procedure, Type.REPLY, call.serial, 0, PAYLOADS[1])
+            self.from_daemon.append(reply)
+            self.session.from_daemon(PacketWithFds(reply))
+
+    def _worker(self) -> None:
+        if not self.workers:
+            return
+        calls = list(self.workers)
+        call = calls[self.script.byte() % len(calls)]
+        choice = self.script.byte() % 9
+        payload = PAYLOADS[self.script.byte() % len(PAYLOADS)]
+        if choice == 0:
+            self.session.worker_ended(call)
+        elif choice <= 2:
+            self.session.from_worker(call, protocol.build_packet(14, Type.CALL, 0, 0, payload))
+        elif choice == 3:
+            self.session.from_worker(call, build_message(Message.LOCK, self.script.take(self.script.byte() % 20)))
+        else:
+            message = list(Message)[self.script.byte() % len(Message)]
+            self.session.from_worker(call, build_message(message, payload, self.script.byte()))
+
+    def _drain(self) -> None:
+        for queue, seen in ((self.session.to_daemon, self.to_daemon), (self.session.to_client, self.to_client)):
+            while queue:
+                seen.append(queue.popleft().packet)
+
+
+def fuzz_one(data: bytes) -> None:
+    """Run one input, and check what came of it. Raises AssertionError, or whatever went wrong."""
+    run = Run(Script(data))
+    try:
+        for _ in range(400):
+            if not run.script.left:
+                break
+            run.step()
+    except ProtocolError:
+        return  # a connection ends so, and the other side sees no more of it
+    finally:
+        run.session.close()
+        os.close(run.locks._fd)
+    check(run)
+
+
+def check(run: Run) -> None:
+    """Check that nothing was lost, reordered, invented or taken for something else."""
+    passed = [packet for packet in run.from_client if packet.procedure not in REWRITTEN and not _may_wait(packet)]
+    assert _in_order(passed, run.to_daemon), "a client's packet was lost or overtaken"
+    own = Counter(packet.data for packet in run.to_daemon if packet.serial >= FIRST_SERIAL)
+    assert all(packet.program != WORKER_PROGRAM or packet in run.from_client for packet in run.to_daemon)
+    others = [packet for packet in run.from_daemon if packet.type not in (Type.REPLY, Type.REPLY_WITH_FDS)]
+    assert _in_order(others, run.to_client), "an event or a stream was lost or overtaken"
+    assert sum(own.values()) <= len(run.from_client) + 400
+    known = {(packet.procedure, packet.serial) for packet in run.from_client}
+    for packet in run.to_client:
+        if packet.type == Type.REPLY and packet not in run.from_daemon:
+            assert (packet.procedure, packet.serial) in known, "a reply to a call that the client did not make"
+    if not run.session.opened:
+        assert [packet.data for packet in run.to_daemon] == [packet.data for packet in run.from_client]
+
+
+def _may_wait(packet: Packet) -> bool:
+    """Return whether a call may wait because its serial is that of a call of the gateway's own."""
+    return packet.serial >= FIRST_SERIAL
+
+
+def _in_order(packets: Sequence[Packet], stream: Sequence[Packet]) -> bool:
+    """Return whether all packets are in a stream, in their order."""
+    rest = iter(stream)
+    return all(any(packet == other for other in rest) for packet in packets)
+
+
+if __name__ == "__main__":
+    from fuzz.driver import main
+
+    main("protocol", fuzz_one)

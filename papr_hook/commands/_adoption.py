@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,9 @@ from ..virt.connection import Connection, GuestState, connect
 
 RECONNECT_SECONDS = 30.0
 """How long a daemon that is restarted may take to answer again."""
+
+MAX_TRIES = 10
+"""Layouts of one guest, where other clients redefine it each time before the layout is done."""
 
 _POLL_SECONDS = 0.2
 
@@ -97,22 +100,21 @@ class Host:
     def adopt(self, plan: GuestPlan) -> GuestPlan:
         """Define the layout of a guest, and return what was done.
 
-        The domain XML is read again right before, so that a change which was made since the plan is not lost.
+        The domain XML is read again right before. If another client changed it, the layout is made again.
 
         Args:
             plan: The plan of a guest that changes.
         """
-        again = self.plan(plan.guest)
-        if again.outcome is not Outcome.CHANGE or again.result is None:
-            return again
-        data = again.result.data
-        try:
-            self._backups.save(again.guest, again.before)
-            self._ask(lambda connection: connection.define(data))
-            self._backups.confirm(again.guest, self._ask(lambda connection: connection.definition(again.guest)))
-        except PaprHookError as error:
-            return GuestPlan(again.guest, again.name, Outcome.FAILED, str(error))
-        return again
+        for _ in range(MAX_TRIES):
+            again = self.plan(plan.guest)
+            if again.outcome is not Outcome.CHANGE or again.result is None:
+                return again
+            try:
+                if self._redefine(again, again.result.data):
+                    return again
+            except PaprHookError as error:
+                return replace(again, outcome=Outcome.FAILED, reason=str(error))
+        return replace(plan, outcome=Outcome.FAILED, reason="other clients redefine it all the time; try again later")
 
     def restore(self, guest: str, force: bool) -> str:
         """Define the domain XML that a guest had before it was adopted.
@@ -133,19 +135,28 @@ class Host:
             raise PaprHookError("there is no backup of this guest")
         if _uuid(backup.before) != state.uuid:
             raise PaprHookError("the backup is not the domain XML of this guest; it is not restored")
-        current = self._ask(lambda connection: connection.definition(state.uuid))
+        current = self._ask(lambda connection: connection.read_domain_xml(state.uuid))
         if current != backup.before:
             if current != backup.after and not force:
                 raise PaprHookError("changed since it was adopted; use --force to restore it nevertheless")
-            self._ask(lambda connection: connection.define(backup.before))
+            if not self._ask(lambda c: c.redefine_if_unchanged(state.uuid, current, backup.before)):
+                raise PaprHookError("changed while it was restored; try again")
         self._backups.remove(state.uuid)
         return f"{state.name}: restored; effective at {'its next cold' if state.is_running else 'next'} start"
+
+    def _redefine(self, plan: GuestPlan, data: bytes) -> bool:
+        """Define a guest's layout with a backup, if the guest is still as planned. Return whether it was."""
+        self._backups.save(plan.guest, plan.before)
+        if not self._ask(lambda connection: connection.redefine_if_unchanged(plan.guest, plan.before, data)):
+            return False
+        self._backups.confirm(plan.guest, self._ask(lambda connection: connection.read_domain_xml(plan.guest)))
+        return True
 
     def _plan(self, state: GuestState) -> GuestPlan:
         def skip(reason: str) -> GuestPlan:
             return GuestPlan(state.uuid, state.name, Outcome.SKIPPED, reason)
 
-        before = self._ask(lambda connection: connection.definition(state.uuid))
+        before = self._ask(lambda connection: connection.read_domain_xml(state.uuid))
         analysis = pipeline.analyze(before, self._config)
         if analysis.domain.guest is None:
             return skip("not a pseries guest")

@@ -106,7 +106,7 @@ def read_source(args: SourceArgs, io: Io) -> Source:
         if args.source == "-":
             raise InputError("-c needs the name of a guest")
         with connect(args.connect) as connection:
-            return Source(args.source, connection.definition(args.source))
+            return Source(args.source, connection.read_domain_xml(args.source))
     source = Source("<stdin>" if args.source == "-" else args.source, b"")
     with source.errors():
         return replace(source, data=files.read(args.source, io.stdin))

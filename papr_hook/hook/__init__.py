@@ -1,1 +1,1 @@
-"""The qemu hook: refuse the cold start of a guest that does not comply, and let everything else through."""
+"""The qemu hook: refuses non-compliant cold starts and lets everything else through."""

@@ -1,4 +1,4 @@
-"""python3 -m papr_hook.hook is what hooks/qemu starts."""
+"""Entry point of hooks/qemu: python3 -m papr_hook.hook GUEST OPERATION SUB-OPERATION EXTRA."""
 
 from .decision import run
 

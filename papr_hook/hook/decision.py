@@ -1,8 +1,8 @@
-"""The qemu hook: it judges the guest that is about to start, and hinders nothing else.
+"""Decide on a call of the qemu hook: refuse a non-compliant cold start, let everything else through.
 
 What libvirt runs when, and what it makes of the answer, is in libvirt's docs/hooks.rst and its
-src/qemu/qemu_process.c. libvirt holds the guest while a hook runs, so nothing here talks to it:
-what has to be defined anew is left to a process of its own.
+src/qemu/qemu_process.c. libvirt keeps the guest locked while a hook runs, so nothing here calls libvirt: redefining
+the guest is left to a process of its own (redefine.py).
 """
 
 from __future__ import annotations
@@ -11,96 +11,115 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import BinaryIO, NoReturn, TextIO
+from dataclasses import dataclass
+from typing import BinaryIO, Final, NoReturn
 
 from .. import journal, pipeline
-from ..config import Config, load_config
+from ..config import Config, OnNoncompliantStart, load_config
 from ..diagnostics import Diagnostic, Rule
-from ..domainxml.text import MAX_BYTES
+from ..domainxml.text import MAX_BYTES, parse
 from ..errors import LayoutError, PaprHookError
 from ..layout.check import complies
 from ..virt import store
 from . import migration_marks
 
-GO_ON = 0
-REFUSE = 100
-"""Not 1, which a Python that cannot even start would say too; hooks/qemu makes it 1."""
+GO_ON: Final = 0
+REFUSE: Final = 100
+"""Not 1, because a failing interpreter also exits with 1. hooks/qemu maps 100 to 1."""
 
-PID = "PAPR_HOOK_PID"
-"""The environment variable in which hooks/qemu says which process libvirt waits for."""
+HOOK_PID: Final = "PAPR_HOOK_PID"
+"""The environment variable in which hooks/qemu passes the process that libvirt waits for: itself."""
+
+_KEEP: Final = "to start it as it is, set mode='keep' (papr-hook(8))"
 
 
-def main(argv: Sequence[str], stdin: BinaryIO, stdout: TextIO) -> int:
+@dataclass(frozen=True)
+class _Start:
+    """A start that libvirt asks the hook about.
+
+    guest: the guest's name. data: the domain XML that it starts with. defined: the domain XML that libvirt keeps for
+    its next start, or None if it is transient.
+    """
+
+    guest: str
+    data: bytes
+    defined: bytes | None
+
+
+def main(argv: Sequence[str], stdin: BinaryIO) -> int:
     """Answer one call of libvirt.
 
-    argv: GUEST OPERATION SUB-OPERATION EXTRA; stdin: the domain XML; stdout: what the guest
-    would be laid out as, where that differs. Returns REFUSE for a cold start that is refused,
-    0 otherwise, whatever goes wrong.
+    Args:
+        argv: GUEST OPERATION SUB-OPERATION EXTRA.
+        stdin: the domain XML.
+
+    Returns:
+        REFUSE for a cold start that is refused; otherwise GO_ON, whatever goes wrong.
     """
-    guest, operation, suboperation = (*argv, "", "", "")[:3]
+    guest, operation, suboperation = argv[:3] if len(argv) > 2 else ("", "", "")
     try:
         if operation in ("migrate", "restore") and suboperation == "begin":
-            migration_marks.note(load_config().libvirt_run_dir, guest)
+            _mark(guest, load_config())
         elif operation == "prepare" and suboperation == "begin":
-            return _prepare(guest, stdin.read(MAX_BYTES + 1), load_config(), stdout)
+            return _answer_start(guest, stdin.read(MAX_BYTES + 1), load_config())
     except PaprHookError as error:
-        _say(guest, f"{error}; the guest goes on as it is")
-    except Exception as error:  # whatever it is, the guest must not suffer for it
-        _say(guest, f"unexpected {type(error).__name__}: {error}; the guest goes on as it is")
+        _report(guest, f"{error}; starting it unchanged")
+    except Exception as error:  # no fault of papr-hook's may keep a guest from starting
+        _report(guest, f"unexpected {type(error).__name__}: {error}; starting it unchanged")
     return GO_ON
 
 
 def run() -> NoReturn:
-    """What hooks/qemu starts."""
-    status = main(sys.argv[1:], sys.stdin.buffer, sys.stdout)
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    sys.exit(status)
+    """Run the hook as hooks/qemu does.
+
+    libvirt runs the hook for qemu:///session too, as the user. The host's rules are not for a user's own guests, nor
+    for libguestfs's appliances.
+    """
+    sys.exit(main(sys.argv[1:], sys.stdin.buffer) if os.geteuid() == 0 else GO_ON)
 
 
-def _prepare(guest: str, data: bytes, config: Config, stdout: TextIO) -> int:
-    arriving = migration_marks.forget(config.libvirt_run_dir, guest)
+def _mark(guest: str, config: Config) -> None:
+    try:
+        migration_marks.mark(config.libvirt_run_dir, guest)
+    except OSError as error:
+        where = config.libvirt_run_dir / "papr-hook"
+        journal.log(journal.WARNING, f"guest '{guest}': {where}: {error.strerror}; nothing is refused meanwhile")
+
+
+def _answer_start(guest: str, data: bytes, config: Config) -> int:
+    """Return the answer to a guest's start, which may be a cold one or not."""
+    arrives = migration_marks.consume(config.libvirt_run_dir, guest)
     analysis = pipeline.analyze(data, config)
     violations = analysis.violations()
-    impossible = _print_laid_out(analysis, stdout)
     if complies(violations):
         return GO_ON
-    defined = store.definition(config.domain_dir, guest)
-    why_not = _brings_a_state(guest, data, defined, config, arriving)
-    if why_not is not None:
-        _say(guest, f"does not comply, but {why_not}; it goes on")
+    start = _Start(guest, data, store.read_domain_xml(config.domain_dir, guest))
+    exemption = _find_exemption(start, config, arrives)
+    if exemption is not None:
+        _report(guest, f"does not comply, but {exemption}; starting it unchanged")
         return GO_ON
-    reason = _reason(violations)
-    if config.on_noncompliant_start == "warn":
-        _say(guest, f"does not comply, and starts all the same (on_noncompliant_start = warn): {reason}")
+    reason = _summarize(violations)
+    if config.on_noncompliant_start is OnNoncompliantStart.WARN:
+        _report(guest, f"does not comply, but on_noncompliant_start = warn: {reason}")
         return GO_ON
-    _say(guest, f"not started: {reason}; {_what_now(guest, data, defined, config, impossible)}")
+    _report(guest, f"not started: {reason}; {_start_repair(start, analysis, config)}")
     return REFUSE
 
 
-def _print_laid_out(analysis: pipeline.Analysis, stdout: TextIO) -> LayoutError | None:
-    """Print the definition laid out, for pipes: libvirt ignores what prepare prints."""
-    try:
-        result = analysis.apply_layout()
-    except LayoutError as error:
-        return error
-    if result.changed:
-        stdout.write(result.data.decode("utf-8", "replace"))
+def _find_exemption(start: _Start, config: Config, arrives: bool) -> str | None:
+    """Return why a start is not refused, or None for a cold start."""
+    if arrives:
+        return "it is being migrated in or restored with that layout"
+    if start.defined is not None and store.has_run(start.data) and not store.has_run(start.defined):
+        return "it resumes a saved state with that layout"
+    if store.may_start_for_snapshot(config.snapshot_dir, start.guest, start.data):
+        return "it may be a step of a snapshot's revert or deletion"
+    if not migration_marks.can_be_kept(config.libvirt_run_dir, start.guest):
+        return f"it may be a migration, because {config.libvirt_run_dir}/papr-hook cannot be written"
     return None
 
 
-def _brings_a_state(guest: str, data: bytes, defined: bytes | None, config: Config, arriving: bool) -> str | None:
-    """Why a start is not a cold one, so that its layout is none of the hook's business."""
-    if arriving:
-        return "it arrives with the state of that layout"
-    if defined is not None and store.has_run(data) and not store.has_run(defined):
-        return "it comes back from a saved state with that layout"
-    if store.has_memory_of(config.snapshot_dir, guest, data):
-        return "it has a memory snapshot of that layout"
-    return None
-
-
-def _reason(violations: Sequence[Diagnostic]) -> str:
+def _summarize(violations: Sequence[Diagnostic]) -> str:
     """Return the first error, one about isolation if there is any, and how many more there are."""
     errors = [violation for violation in violations if violation.is_error]
     first = next((violation for violation in errors if violation.rule is Rule.ISOLATION), errors[0])
@@ -108,25 +127,32 @@ def _reason(violations: Sequence[Diagnostic]) -> str:
     return f"{first.message}{more}"
 
 
-def _what_now(guest: str, data: bytes, defined: bytes | None, config: Config, impossible: LayoutError | None) -> str:
-    """Start the repair where there is one, and tell what is left to do."""
-    keep = "to start it as it is, give it mode='keep' (papr-hook(8))"
-    if impossible is not None:
-        return f"it cannot be laid out, {impossible}; {keep}"
-    if defined is None or not store.same_layout(data, defined):
-        return f"it starts from a file, so lay that out with 'papr-hook layout -i FILE' and create it again; {keep}"
-    # This loads libvirt-python, which no guest that complies should wait for.
-    from .redefine import define_later
+def _start_repair(start: _Start, analysis: pipeline.Analysis, config: Config) -> str:
+    """Start the helper that lays out the guest, if it can be, and return what the user has to do."""
+    try:
+        analysis.apply_layout()
+    except LayoutError as error:
+        return f"it cannot be laid out: {error}; {_KEEP}"
+    if start.defined is None or not store.has_same_layout(start.data, start.defined):
+        return f"it starts from a file: run 'papr-hook layout -i FILE' and create it again; {_KEEP}"
+    # Imported late: loading libvirt-python is slow, and only a refusal needs it.
+    from .redefine import Helper, RefusedGuest, redefine_after_exit
 
-    laid_out = pipeline.analyze(defined, config).apply_layout().data
-    waits_for = int(os.environ.get(PID) or os.getpid())
-    if define_later(laid_out, guest, config.uri, waits_for):
-        return f"its definition is being laid out, so start it again; {keep}"
-    return f"lay it out with 'papr-hook adopt {guest}' and start it again; {keep}"
+    autostarted = store.is_autostarted(config.domain_dir, start.guest)
+    uuid = parse(start.data).getroot().findtext("uuid", "").strip()
+    hook = int(os.environ.get(HOOK_PID) or os.getpid())
+    helper = redefine_after_exit(RefusedGuest(start.guest, uuid, autostarted, start.defined), config, hook)
+    if helper is Helper.CONNECTED:
+        return f"its domain XML is being laid out: start it again in a moment; {_KEEP}"
+    if helper is Helper.WAITING and autostarted:
+        return f"it is laid out and started once libvirt serves clients; {_KEEP}"
+    return f"run 'papr-hook adopt {start.guest}' and start it again; {_KEEP}"
 
 
-def _say(guest: str, text: str) -> None:
-    """Tell the client of a refused start, and the journal."""
-    line = f"guest '{guest}': {text}"
-    print(f"papr-hook: {line}", file=sys.stderr)
+def _report(guest: str, text: str) -> None:
+    """Tell the client of a refused start, through libvirt, and the journal."""
+    line = " ".join(f"guest '{guest}': {text}".split())
+    if sys.stderr is not None:  # the hook may run with its stderr closed
+        with contextlib.suppress(OSError):
+            print(f"papr-hook: {line}", file=sys.stderr)
     journal.log(journal.WARNING, line)

@@ -1,38 +1,72 @@
-"""Notes of the guests that arrive with a layout: by migration, or from a saved state.
+"""Marks of guests that are being migrated in or restored: the hook never refuses their start.
 
-libvirt calls the hook for such a guest with migrate or restore, and some milliseconds after that
-with prepare, as for any start. A note tells the one from the other. After an offline migration,
-and after a migration that fails early, no prepare comes: so a note lasts for minutes only.
+libvirt calls the hook for such a guest with migrate or restore, and some milliseconds later with prepare, as for any
+start. The mark tells the two kinds of prepare apart. No prepare follows an offline migration, nor a migration that
+fails early, so a mark counts for minutes only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
+from typing import Final
 
-LASTS = 300.0
-"""Seconds after which a note counts no longer: libvirt waits for a guest's job 30 s at most
-(VIR_JOB_WAIT_TIME in its src/conf/virdomainjob.c), and other hooks may take their time."""
+MAX_AGE: Final = 300.0
+"""Lifetime of a mark in seconds: libvirt waits for a guest's job 30 s at most (VIR_JOB_WAIT_TIME in its
+src/conf/virdomainjob.c), and other hooks may take their time."""
 
 
-def note(run: Path, guest: str) -> None:
-    """Note that a guest's next start is an arrival. run: libvirt's run directory."""
-    file = _file(run, guest)
+def mark(run_dir: Path, guest: str) -> None:
+    """Mark that a guest's next start belongs to a migration or a restore.
+
+    Args:
+        run_dir: libvirt's run directory.
+        guest: the guest's name.
+
+    Raises:
+        OSError: the mark cannot be kept.
+    """
+    file = _file(run_dir, guest)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file.touch(mode=0o600)
 
 
-def forget(run: Path, guest: str) -> bool:
-    """Take a guest's note away. Returns whether there was one that still counts."""
-    file = _file(run, guest)
+def consume(run_dir: Path, guest: str) -> bool:
+    """Remove a guest's mark.
+
+    Args:
+        run_dir: libvirt's run directory.
+        guest: the guest's name.
+
+    Returns:
+        Whether there was a mark that still counts.
+    """
+    file = _file(run_dir, guest)
     try:
-        noted = file.stat().st_mtime
-        file.unlink()
-    except FileNotFoundError:
+        marked_at = file.stat().st_mtime
+    except OSError:
         return False
-    return abs(time.time() - noted) < LASTS
+    with contextlib.suppress(OSError):  # in a directory that became read-only a mark counts until it is too old
+        file.unlink()
+    return abs(time.time() - marked_at) < MAX_AGE
 
 
-def _file(run: Path, guest: str) -> Path:
-    """libvirt lets a guest's name hold anything but a slash, so it is a file name with a start."""
-    return run / "papr-hook" / f"incoming-{guest}"
+def can_be_kept(run_dir: Path, guest: str) -> bool:
+    """Tell whether a mark of a guest could have been kept: without marks any start may belong to a migration.
+
+    Args:
+        run_dir: libvirt's run directory.
+        guest: the guest's name.
+    """
+    try:
+        mark(run_dir, guest)
+        _file(run_dir, guest).unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _file(run_dir: Path, guest: str) -> Path:
+    """Return the file of a mark. A guest's name may contain anything but a slash, so a prefix makes it safe."""
+    return run_dir / "papr-hook" / f"incoming-{guest}"

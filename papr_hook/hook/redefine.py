@@ -1,52 +1,132 @@
-"""A process that defines a guest anew once the hook, and the start that it refused, are over.
+"""Redefine a guest from a detached process, after the hook has exited and the refused start has failed.
 
-libvirt waits for whatever holds a hook's descriptors, and holds the guest, and with a question
-about it the list of all guests, until the hook is done. So the process gets a session of its own
-and none of the hook's descriptors, connects while the hook still runs, and says its one word,
-the definition, when the hook has gone: that comes before a client's next start.
+libvirt waits until every process that holds the hook's descriptors has exited, and keeps the guest locked until then:
+calling libvirt from the hook would deadlock. The helper process therefore starts its own session, closes what it
+inherited, connects to libvirt while the hook still runs, and redefines the guest only after the hook has exited.
+
+While libvirt starts the guests on autostart it serves no client, so the helper connects only after that. Nobody
+repeats a refused autostart: the helper starts such a guest itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import select
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NoReturn
 
-from .. import journal
-from ..errors import PaprHookError
-from ..virt.connection import connect
+from .. import journal, pipeline
+from ..config import Config
+from ..errors import LayoutError, PaprHookError
+from ..virt.connection import Connection, connect
+from . import adoption
 
-READY_SECONDS = 5.0
-"""How long a hook waits for the process to be connected; it goes on without."""
+CONNECT_SECONDS: Final = 4.0
+"""How long the hook waits for the helper to connect to libvirt."""
 
-GONE_SECONDS = 120.0
-"""How long the process waits for the hook to go; libvirt sets no limit, but a day is too long."""
+AUTOSTART_CONNECT_SECONDS: Final = 0.3
+"""The same for a guest on autostart: a connection takes some 20 ms, or as long as all autostarts together."""
+
+EXIT_SECONDS: Final = 120.0
+"""How long the helper waits for the hook to exit; libvirt itself has no limit."""
+
+_CONNECTED: Final = b"c"
+_REDEFINE: Final = b"r"
+_REDEFINE_AND_START: Final = b"s"
 
 
-def define_later(definition: bytes, guest: str, uri: str, hook: int) -> bool:
-    """Define a guest when the hook has gone.
+class Helper(Enum):
+    """How far the helper process is when the hook has to answer libvirt."""
 
-    definition: what to define; guest: its name, for the journal; uri: libvirt's; hook: the
-    process that libvirt waits for. Returns whether the process is connected and waiting.
+    CONNECTED = "connected"
+    WAITING = "waiting for libvirt to serve clients"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class RefusedGuest:
+    """A guest whose start the hook refuses.
+
+    name: its name. uuid: its UUID. autostarted: whether libvirt starts it at boot. data: its domain XML for the next
+    start, as libvirt returns it.
+    """
+
+    name: str
+    uuid: str
+    autostarted: bool
+    data: bytes
+
+
+def redefine_after_exit(guest: RefusedGuest, config: Config, hook: int) -> Helper:
+    """Start the helper process for a guest.
+
+    The helper redefines the guest once the hook has exited. It also starts the guest if the answer is WAITING and the
+    guest is on autostart.
+
+    Args:
+        guest: the guest.
+        config: the host's settings.
+        hook: the process that libvirt waits for.
+
+    Returns:
+        How far the helper is; FAILED if there is none.
     """
     try:
-        gone = os.pidfd_open(hook)
+        hook_pidfd = os.pidfd_open(hook)
+        here, there = socket.socketpair()
+        child = os.fork()
     except OSError:
-        return False
-    reader, writer = os.pipe()
-    child = os.fork()
+        return Helper.FAILED
     if child == 0:
-        _detach({gone, writer})
-        _define(definition, guest, uri, gone, writer)
-    os.close(writer)
-    os.close(gone)
+        _run_helper(guest, config, hook_pidfd, there)
+    there.close()
+    os.close(hook_pidfd)
     os.waitpid(child, 0)
-    ready = _readable(reader, READY_SECONDS) and os.read(reader, 1) == b"1"
-    os.close(reader)
-    return ready
+    with here:
+        return _agree(here, guest.autostarted)
+
+
+def _agree(channel: socket.socket, autostarted: bool) -> Helper:
+    """Wait for the helper, and tell it whether to start the guest, so that it does what the user is told."""
+    helper = Helper.WAITING
+    if _is_readable(channel.fileno(), AUTOSTART_CONNECT_SECONDS if autostarted else CONNECT_SECONDS):
+        helper = Helper.CONNECTED if channel.recv(1) == _CONNECTED else Helper.FAILED
+    may_start = autostarted and helper is Helper.WAITING
+    try:
+        channel.sendall(_REDEFINE_AND_START if may_start else _REDEFINE)
+    except OSError:
+        return Helper.FAILED
+    return helper
+
+
+def _run_helper(guest: RefusedGuest, config: Config, hook_pidfd: int, channel: socket.socket) -> NoReturn:
+    """Be the helper process."""
+    try:
+        _detach({hook_pidfd, channel.fileno()})
+        prepared = _prepare(guest.data, config)
+        with connect(config.uri) as connection:
+            with contextlib.suppress(OSError):  # the hook did not wait so long
+                channel.sendall(_CONNECTED)
+            may_start = channel.recv(1) == _REDEFINE_AND_START
+            channel.close()
+            if _is_readable(hook_pidfd, EXIT_SECONDS):
+                _redefine(connection, guest, config, prepared)
+                if may_start:
+                    _start(connection, guest)
+    except PaprHookError as error:
+        journal.log(journal.ERROR, f"guest '{guest.name}': not laid out: {error}")
+    except BaseException as error:
+        journal.log(journal.ERROR, f"guest '{guest.name}': unexpected {type(error).__name__}: {error}")
+    finally:
+        os._exit(0)
 
 
 def _detach(keep: set[int]) -> None:
-    """Become a process that nobody waits for, with no descriptor but some."""
+    """Daemonize, closing all descriptors except keep, and lift the limits of the hook."""
     os.setsid()
     if os.fork():
         os._exit(0)
@@ -59,24 +139,34 @@ def _detach(keep: set[int]) -> None:
         os.closerange(low, descriptor)
         low = descriptor + 1
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_CPU):
+        hard = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (hard, hard))
 
 
-def _define(definition: bytes, guest: str, uri: str, gone: int, ready: int) -> None:
+def _prepare(data: bytes, config: Config) -> adoption.Prepared | None:
+    """Make the layout while the hook still runs, so that it comes before the client's next start."""
     try:
-        with connect(uri) as connection:
-            os.write(ready, b"1")
-            os.close(ready)
-            if _readable(gone, GONE_SECONDS):
-                connection.define(definition)
-                journal.log(journal.NOTICE, f"guest '{guest}': laid out for its next start")
-    except PaprHookError as error:
-        journal.log(journal.ERROR, f"guest '{guest}': not laid out: {error}")
-    except BaseException as error:
-        text = f"guest '{guest}': unexpected {type(error).__name__}: {error}"
-        journal.log(journal.ERROR, text)
-    finally:
-        os._exit(0)
+        return adoption.Prepared(data, pipeline.analyze(data, config).apply_layout())
+    except LayoutError:
+        return None
 
 
-def _readable(descriptor: int, seconds: float) -> bool:
+def _redefine(connection: Connection, guest: RefusedGuest, config: Config, prepared: adoption.Prepared | None) -> None:
+    result = adoption.adopt(connection, guest.uuid, config, prepared)
+    if result.outcome is adoption.Outcome.REDEFINED:
+        journal.log(journal.NOTICE, f"guest '{guest.name}': laid out for its next start")
+        for diagnostic in result.diagnostics:
+            journal.log(journal.WARNING, f"guest '{guest.name}': {diagnostic.message}")
+    elif result.outcome is not adoption.Outcome.COMPLIES:
+        journal.log(journal.NOTICE, f"guest '{guest.name}': not laid out: {result.outcome.value} by now")
+
+
+def _start(connection: Connection, guest: RefusedGuest) -> None:
+    """Start a guest whose autostart was refused, unless it runs, or is on autostart no more."""
+    if connection.is_autostarted(guest.uuid) and connection.start_if_inactive(guest.uuid):
+        journal.log(journal.NOTICE, f"guest '{guest.name}': started in place of its refused autostart")
+
+
+def _is_readable(descriptor: int, seconds: float) -> bool:
     return bool(select.select([descriptor], [], [], seconds)[0])

@@ -1,1 +1,1 @@
-"""libvirt: its API, and the files that it keeps."""
+"""libvirt: its files, which the hook may read, and its API, which the hook must not call."""

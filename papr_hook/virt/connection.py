@@ -1,7 +1,8 @@
-"""libvirt, through libvirt-python: a guest's definition read, and defined again."""
+"""libvirt's API, through libvirt-python: read guests' domain XML, redefine guests, start them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ try:
     import libvirt
 except ImportError:  # the command works on files without it
     libvirt = None
+
+_UUID = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,10 @@ class GuestState:
 
 
 class Connection:
-    """An open connection to libvirt."""
+    """An open connection to libvirt.
+
+    A guest is named by its name or its UUID. Every method raises LibvirtError if libvirt refuses the call.
+    """
 
     def __init__(self, connection: libvirt.virConnect) -> None:
         self._connection = connection
@@ -48,7 +54,11 @@ class Connection:
             return [guest.UUIDString() for guest in sorted(guests, key=lambda guest: str(guest.name()))]
 
     def state(self, guest: str) -> GuestState:
-        """Return what libvirt knows about a guest, by its name or UUID. Raises LibvirtError."""
+        """Return what libvirt knows about a guest.
+
+        Args:
+            guest: Its name or UUID.
+        """
         with _errors(f"read guest '{guest}'"):
             domain = self._lookup(guest)
             persistent = bool(domain.isPersistent())
@@ -61,7 +71,11 @@ class Connection:
             )
 
     def network_xml(self, name: str) -> bytes:
-        """Return the XML of a network. Raises LibvirtError."""
+        """Return the XML of a network.
+
+        Args:
+            name: Its name.
+        """
         with _errors(f"read network '{name}'"):
             return str(self._connection.networkLookupByName(name).XMLDesc()).encode()
 
@@ -72,11 +86,14 @@ class Connection:
         except libvirt.libvirtError:
             return False
 
-    def definition(self, guest: str) -> bytes:
-        """The definition that a guest's next start will have, passwords and all.
+    def read_domain_xml(self, guest: str) -> bytes:
+        """Return the domain XML of a guest's next start, or of its run if it is transient, with passwords.
 
-        guest: its name or UUID. A transient guest has only the one that it runs with. Raises
-        LibvirtError.
+        Args:
+            guest: its name or UUID.
+
+        Raises:
+            LibvirtError: libvirt has no such guest, or refused the call.
         """
         with _errors(f"read guest '{guest}'"):
             domain = self._lookup(guest)
@@ -85,45 +102,144 @@ class Connection:
                 flags |= libvirt.VIR_DOMAIN_XML_INACTIVE
             return str(domain.XMLDesc(flags)).encode()
 
+    def read_persistent_xml(self, guest: str) -> bytes | None:
+        """Return the domain XML of a guest's next start, with passwords.
+
+        Args:
+            guest: its name or UUID.
+
+        Returns:
+            The domain XML, or None if the guest is transient.
+
+        Raises:
+            LibvirtError: libvirt has no such guest, or refused the call.
+        """
+        with _errors(f"read guest '{guest}'"):
+            domain = self._lookup(guest)
+            if not domain.isPersistent():
+                return None
+            return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE)).encode()
+
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> bool:
+        """Redefine a guest if its domain XML is still what the new one was made from.
+
+        libvirt has no call that compares and sets. Between the reading here and libvirt's redefinition, an edit of
+        another client is lost, and a guest that it undefines comes back. That takes a round trip and libvirt's
+        parsing of the XML: papr-hook(8) has the measured time.
+
+        Args:
+            guest: its name or UUID.
+            judged: the domain XML that the new one was made from.
+            data: the new domain XML.
+
+        Returns:
+            Whether the guest was redefined.
+
+        Raises:
+            LibvirtError: libvirt has no such guest, or refused a call.
+        """
+        current = self.read_persistent_xml(guest)
+        if current is None or current.strip() != judged.strip():
+            return False
+        self.define(data)
+        return True
+
+    def start_if_inactive(self, guest: str) -> bool:
+        """Start a guest that does not run.
+
+        Args:
+            guest: its name or UUID.
+
+        Returns:
+            Whether it was started; False if it runs.
+
+        Raises:
+            LibvirtError: libvirt has no such guest, or could not start it.
+        """
+        with _errors(f"start guest '{guest}'"):
+            domain = self._lookup(guest)
+            if domain.isActive():
+                return False
+            domain.create()
+            return True
+
+    def is_autostarted(self, guest: str) -> bool:
+        """Tell whether libvirt starts a guest at each boot of the host.
+
+        Args:
+            guest: its name or UUID.
+        """
+        with _errors(f"read guest '{guest}'"):
+            return bool(self._lookup(guest).autostart())
+
     def uuid(self, guest: str) -> str:
-        """The UUID of a guest, by its name or UUID. Raises LibvirtError."""
+        """Return the UUID of a guest.
+
+        Args:
+            guest: its name or UUID.
+        """
         with _errors(f"read guest '{guest}'"):
             return str(self._lookup(guest).UUIDString())
 
     def xml(self, guest: str, flags: int) -> bytes:
-        """The XML of a guest as libvirt's flags (virDomainXMLFlags) ask for it. Raises LibvirtError."""
+        """Return a guest's domain XML as libvirt's flags ask for it.
+
+        Args:
+            guest: its name or UUID.
+            flags: of virDomainXMLFlags.
+        """
         with _errors(f"read guest '{guest}'"):
             return str(self._lookup(guest).XMLDesc(flags)).encode()
 
     def attach(self, guest: str, device: bytes, flags: int) -> None:
-        """Attach a device to a guest; flags are libvirt's (virDomainDeviceModifyFlags). Raises LibvirtError."""
+        """Attach a device to a guest.
+
+        Args:
+            guest: its name or UUID.
+            device: the device's XML.
+            flags: of virDomainDeviceModifyFlags.
+        """
         with _errors("attach the device"):
             self._lookup(guest).attachDeviceFlags(device.decode("utf-8", "replace"), flags)
 
     def is_persistent(self, guest: str) -> bool:
-        """Whether libvirt keeps a definition of a guest for its next start."""
+        """Tell whether libvirt keeps domain XML for a guest's next start.
+
+        Args:
+            guest: its name or UUID.
+        """
         with _errors(f"read guest '{guest}'"):
             return bool(self._lookup(guest).isPersistent())
 
-    def define(self, definition: bytes) -> None:
-        """Give a guest a definition for its next start. Raises LibvirtError."""
+    def define(self, data: bytes) -> None:
+        """Define a guest, or redefine it for its next start.
+
+        Args:
+            data: its domain XML.
+        """
         with _errors("define the guest"):
-            self._connection.defineXML(definition.decode())
+            self._connection.defineXML(data.decode())
 
     def _lookup(self, guest: str) -> libvirt.virDomain:
-        try:
-            return self._connection.lookupByName(guest)
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise
-        return self._connection.lookupByUUIDString(guest)
+        """Return the guest with a UUID, or else with a name, as virsh does."""
+        if _UUID.fullmatch(guest):
+            try:
+                return self._connection.lookupByUUIDString(guest)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+        return self._connection.lookupByName(guest)
 
 
 @contextmanager
 def connect(uri: str) -> Iterator[Connection]:
-    """A connection to libvirt.
+    """Connect to libvirt, and close the connection in the end.
 
-    uri: libvirt's name of the host, e.g. qemu:///system. Raises LibvirtError.
+    Args:
+        uri: libvirt's connection URI, e.g. qemu:///system.
+
+    Raises:
+        LibvirtError: libvirt-python is not installed, or libvirt cannot be reached.
     """
     if libvirt is None:
         raise LibvirtError("libvirt-python is not installed (package python3-libvirt)")
@@ -138,6 +254,7 @@ def connect(uri: str) -> Iterator[Connection]:
 
 @contextmanager
 def _errors(what: str) -> Iterator[None]:
+    """Raise libvirt's errors as LibvirtError, on one line."""
     try:
         yield
     except libvirt.libvirtError as error:

@@ -70,7 +70,7 @@ class FakeConnection:
         found = self._lookup(guest)
         return GuestState(found.uuid, found.name, found.is_persistent, found.is_running, found.has_managed_save)
 
-    def definition(self, guest: str) -> bytes:
+    def read_domain_xml(self, guest: str) -> bytes:
         """Return the domain XML of a guest."""
         found = self._lookup(guest)
         self.libvirt.before_read(found.uuid)
@@ -79,6 +79,13 @@ class FakeConnection:
     def network_xml(self, name: str) -> bytes:
         """Return the XML of a network."""
         return self.libvirt.networks[name]
+
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> bool:
+        """Give a guest other domain XML if it still has what that was made from."""
+        if self.read_domain_xml(guest) != judged:
+            return False
+        self.define(data)
+        return True
 
     def define(self, definition: bytes) -> None:
         """Give a guest other domain XML."""

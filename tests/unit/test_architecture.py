@@ -30,7 +30,17 @@ MAX_MODULE = 400
 MAX_FUNCTION = 50
 """In lines."""
 
-SUBJECTS = {"architecture", "bad_input", "corpus", "docs", "fuzz_protocol", "golden", "packaging", "regressions"}
+SUBJECTS = {
+    "architecture",
+    "bad_input",
+    "corpus",
+    "docs",
+    "fuzz_protocol",
+    "golden",
+    "hook_script",
+    "packaging",
+    "regressions",
+}
 """Unit-test modules that are about more than one module of the product."""
 
 

@@ -129,14 +129,15 @@ def test_only_autostart(libvirt: FakeDaemon, adopt: Adopt) -> None:
     assert "manual" not in out
 
 
-def test_an_edit_after_the_plan_is_not_lost(libvirt: FakeDaemon, adopt: Adopt) -> None:
-    """Domain XML that another client changes after the plan is read again and laid out."""
+@pytest.mark.parametrize("read", [2, 3])
+def test_an_edit_after_the_plan_is_not_lost(libvirt: FakeDaemon, adopt: Adopt, read: int) -> None:
+    """Domain XML that another client changes after the plan, or after the layout, is read again and laid out."""
     guest = libvirt.add("pc", PC)
     reads = []
 
     def edit(uuid: str) -> None:
         reads.append(uuid)
-        if len(reads) == 2:
+        if len(reads) == read:
             guest.xml = guest.xml.replace(b"<memory", b"<title>edited</title><memory", 1)
 
     libvirt.before_read = edit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import syslog
+from uuid import UUID
 
 from lxml import etree
 
@@ -21,6 +22,7 @@ from .questions import (
     ask_hostdev_networks,
     ask_is_active,
     ask_is_persistent,
+    ask_previous_xmls,
     ask_snapshot_xml,
 )
 from .steps import Call, ForwardAs, LoadConfig, Log, Rewrite, Steps, about
@@ -50,7 +52,8 @@ def _rewrite_string(payload: bytes, start: int, load_config: LoadConfig, log: Lo
     if analysis.guest is None:
         return payload
     with about(analysis.guest.name):
-        result = analysis.apply_layout()
+        previous = yield from _ask_previous(analysis)
+        result = analysis.apply_layout(previous)
     _log_diagnostics(analysis.guest.name, result, log)
     if result.changed:
         log(syslog.LOG_INFO, f"guest '{analysis.guest.name}': laid out on its way to libvirt")
@@ -190,6 +193,20 @@ def _analyze(data: bytes, config: Config) -> Steps[Analysis]:
         return analysis
     networks = yield from ask_hostdev_networks(analysis.topology.unread_networks)
     return pipeline.analyze(data, config, hostdev_networks=networks)
+
+
+def _ask_previous(analysis: Analysis) -> Steps[tuple[bytes, ...]]:
+    """Return the domain XMLs that a guest has already, if one of its devices lacks a place, or nothing.
+
+    Clients that define a guest again and again leave the addresses out. A guest without a UUID is a new one.
+    """
+    if not analysis.lacks_place:
+        return ()
+    try:
+        uuid = UUID(analysis.domain.tree.getroot().findtext("uuid", "").strip())
+    except ValueError:
+        return ()
+    return (yield from ask_previous_xmls(uuid.bytes))
 
 
 def _log_diagnostics(guest: str, result: Result, log: Log) -> None:

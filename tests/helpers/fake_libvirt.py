@@ -53,13 +53,20 @@ class FakeLibvirt:
                     need = next(rewrite)
                     continue
                 self.calls.append(need)
-                if need.procedure in self.refused:
-                    need = rewrite.throw(UpstreamError("access denied"))
+                try:
+                    answer = self._answer(need)
+                except UpstreamError as error:
+                    need = rewrite.throw(error)
                 else:
-                    need = rewrite.send(self._answers[Procedure(need.procedure)](need.payload))
+                    need = rewrite.send(answer)
         except StopIteration as done:
             value: bytes | ForwardAs = done.value
             return value
+
+    def _answer(self, call: Call) -> bytes:
+        if call.procedure in self.refused:
+            raise UpstreamError("access denied")
+        return self._answers[Procedure(call.procedure)](call.payload)
 
     @property
     def procedures(self) -> list[Procedure]:
@@ -94,6 +101,6 @@ class FakeLibvirt:
         return GUEST
 
     def _look_up(self, payload: bytes) -> bytes:
-        if self.defined is self.running is None or payload != UUID:
-            raise AssertionError("the fake has no such guest")
+        if (self.defined is None and self.running is None) or payload != UUID:
+            raise UpstreamError("no such guest")
         return RUNNING_GUEST if self.running is not None else GUEST

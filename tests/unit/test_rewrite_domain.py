@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from papr_hook import pipeline
@@ -11,8 +13,8 @@ from papr_hook.gateway import rewrite_domain
 from papr_hook.gateway.protocol import Procedure, Reader, string, uint
 from papr_hook.gateway.rewrite import ForwardAs
 from papr_hook.layout.check import complies
-from tests.helpers.domain_xml import at, domain_xml, nic
-from tests.helpers.fake_libvirt import GUEST, FakeLibvirt
+from tests.helpers.domain_xml import at, disk, domain_xml, nic
+from tests.helpers.fake_libvirt import GUEST, UUID, FakeLibvirt
 
 CROWDED = domain_xml(nic(1, at(0, 1)) + nic(2, at(0, 2)), 1, running=False)
 EDITED = CROWDED.replace(b"<memory>1<", b"<memory>2<")
@@ -63,6 +65,56 @@ def test_domain_xml_in_a_call(procedure: Procedure, before: bytes) -> None:
     assert is_laid_out(reader.string())
     assert reader.payload[reader.at :] == uint(5)
     assert "guest 'g': laid out on its way to libvirt" in libvirt.journal
+
+
+UNPLACED = domain_xml(disk("vda") + nic(1) + nic(2), 0, running=False, extra=f"<uuid>{uuid.UUID(bytes=UUID)}</uuid>")
+
+
+def laid_out(libvirt: FakeLibvirt, data: bytes) -> bytes:
+    """Return what a definition of some domain XML becomes."""
+    payload = libvirt.forward(Procedure.DOMAIN_DEFINE_XML, string(data))
+    assert isinstance(payload, bytes)
+    return Reader(payload).string()
+
+
+def places(data: bytes) -> dict[str, str]:
+    """Return the vPHB's target index and the slot of each device, which make its name in the guest."""
+    guest = pipeline.analyze(data, Config()).guest
+    assert guest is not None
+    targets = {phb.index: phb.target for phb in guest.phbs}
+    addresses = {device.name: device.address for device in guest.devices}
+    return {name: f"{targets[at.bus]}:{at.slot}" for name, at in addresses.items() if at is not None}
+
+
+def test_a_guest_that_is_defined_again_without_addresses() -> None:
+    """Its devices keep their places, also one that was attached to the running guest alone."""
+    first = laid_out(FakeLibvirt(None), UNPLACED)
+    moved = first.replace(b"slot='0x01'", b"slot='0x05'")
+    assert moved != first
+    libvirt = FakeLibvirt(moved)
+    again = laid_out(libvirt, UNPLACED)
+    assert places(again) == places(moved)
+    asked = [call.payload for call in libvirt.calls if call.procedure == Procedure.DOMAIN_GET_XML_DESC]
+    assert asked == [GUEST + uint(2)]
+    attached = moved.replace(b"<domain ", b"<domain id='7' ").replace(
+        b"</devices>", disk("vdx", at(4, 9)).encode() + b"</devices>"
+    )
+    libvirt = FakeLibvirt(moved, running=attached)
+    with_it = laid_out(libvirt, UNPLACED.replace(b"</devices>", disk("vdx").encode() + b"</devices>"))
+    assert places(with_it)["<disk> vdx"].endswith(":9")
+    assert places(with_it).items() >= places(moved).items()
+
+
+def test_a_guest_whose_devices_have_places_is_not_asked_for() -> None:
+    """Nor one without a UUID, nor one of which libvirt says nothing, and no warning comes of it."""
+    libvirt = FakeLibvirt(CROWDED)
+    placed = laid_out(FakeLibvirt(None), UNPLACED)
+    assert laid_out(libvirt, placed) == placed
+    laid_out(libvirt, UNPLACED.replace(b"uuid", b"title"))
+    assert libvirt.calls == []
+    refused = FakeLibvirt(CROWDED, refused=(Procedure.DOMAIN_LOOKUP_BY_UUID,))
+    assert laid_out(refused, UNPLACED) == placed
+    assert refused.journal == ["guest 'g': laid out on its way to libvirt"]
 
 
 STARTS = (

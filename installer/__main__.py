@@ -163,8 +163,21 @@ def _tell_daemons(host: Host, plan: Plan) -> Iterator[str]:
 
 
 def _autostart() -> list[str]:
-    """Return the names of the guests on autostart that do not comply."""
-    return []
+    """Return the names of the guests on autostart that do not comply: the hook would refuse them at the next boot."""
+    # Imported late: these need lxml, which --root does without.
+    from papr_hook.config import load_config
+    from papr_hook.layout.check import complies
+    from papr_hook.pipeline import analyze
+
+    found = []
+    with contextlib.suppress(OSError, PaprHookError):
+        config = load_config()
+        for file in sorted((config.domain_dir / "autostart").glob("*.xml")):
+            with contextlib.suppress(OSError, PaprHookError):
+                analysis = analyze(file.read_bytes(), config)
+                if not analysis.opted_out and not complies(analysis.violations()):
+                    found.append(file.stem)
+    return found
 
 
 if __name__ == "__main__":

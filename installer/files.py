@@ -11,7 +11,7 @@ from pathlib import Path
 
 from papr_hook.config import sample_config
 from papr_hook.errors import SetupError
-from papr_hook.gateway.setup.transaction import FileChange, RemovePath, WriteFile, exists, resolve_in
+from papr_hook.gateway.setup.transaction import FileChange, RemovePath, WriteFile, exists, resolve_in, write_new
 
 SHARE = "/usr/share/papr-hook"
 COMMAND = "/usr/bin/papr-hook"
@@ -35,7 +35,7 @@ from papr_hook.cli import run
 
 run()
 """
-PAGE_NAME = re.compile(r"papr-hook(\.conf)?\.[158]")
+PAGE_NAME = re.compile(r"papr-hook.*\.[158]")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class CopyTree(FileChange):
         new.mkdir()
         for part in ("papr_hook", "systemd", "init.d"):
             shutil.copytree(self.source / part, new / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for unit in (new / "systemd").glob("papr-hook-*"):
+            unit.unlink()
         (new / "papr-hook.conf").write_text(sample_config())
         for path in (new, *new.rglob("*")):
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
@@ -65,6 +67,26 @@ class CopyTree(FileChange):
 
     def describe(self) -> str:
         return f"write {self.path}/"
+
+
+@dataclass(frozen=True)
+class CopyFile(FileChange):
+    """Replace a file by a copy of one of the checkout."""
+
+    source: Path
+    mode: int = 0o644
+
+    def stage(self, new: Path, target: Path) -> None:
+        write_new(new, self.source.read_bytes())
+        new.chmod(self.mode)
+
+    def is_done(self, target: Path) -> bool:
+        if target.is_symlink() or not target.is_file() or target.stat().st_mode & 0o7777 != self.mode:
+            return False
+        return target.read_bytes() == self.source.read_bytes()
+
+    def describe(self) -> str:
+        return f"write {self.path}"
 
 
 @dataclass(frozen=True)
@@ -98,10 +120,10 @@ class Installation:
             raise SetupError(f"{foreign[0]} belongs to another program: remove or rename it, and run this again")
         changes.append(CopyTree(SHARE, self.source, compiles))
         changes.append(WriteFile(COMMAND, COMMAND_TEXT.encode(), 0o755))
-        changes.extend(WriteFile(f"{MAN}/man{page[-1]}/{page}", self._read("man", page)) for page in self.pages())
-        changes.append(WriteFile(hook, self._read("hooks", "qemu"), 0o755))
+        changes.extend(CopyFile(f"{MAN}/man{page[-1]}/{page}", self.source / "man" / page) for page in self.pages())
+        changes.append(CopyFile(hook, self.source / "hooks/qemu", 0o755))
         if units:
-            changes.extend(WriteFile(f"{UNITS}/{unit}", self._read("systemd", unit)) for unit in self.units())
+            changes.extend(CopyFile(f"{UNITS}/{unit}", self.source / "systemd" / unit) for unit in self.units())
         placed = {change.path for change in changes}
         return [*changes, *(RemovePath(path) for path in self.installed() if path not in placed and path != CONF)]
 
@@ -174,9 +196,6 @@ class Installation:
     def units(self) -> list[str]:
         """Return the names of the units of this version."""
         return sorted(unit.name for unit in (self.source / "systemd").iterdir() if unit.is_file())
-
-    def _read(self, directory: str, name: str) -> bytes:
-        return (self.source / directory / name).read_bytes()
 
     def _exists(self, path: str) -> bool:
         return exists(resolve_in(self.root, path, follow=False))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.harness.booted_host import CHECKOUT, BootedHost
 from tests.helpers.cli import one_line
+from tests.helpers.polling import wait_until
 
 INSTALL = f"{CHECKOUT}/install.sh"
 HOOK = "/etc/libvirt/hooks/qemu"
@@ -79,7 +82,7 @@ def directly(host: BootedHost, *args: str, check: bool = True) -> subprocess.Com
 
 @contextlib.contextmanager
 def crowd(host: BootedHost) -> Iterator[None]:
-    """A guest «crowd» that does not comply."""
+    """Define a guest named crowd that does not comply."""
     host.write("/srv/crowd.xml", CROWDED)
     directly(host, "define", "/srv/crowd.xml")
     try:
@@ -108,7 +111,7 @@ def ours(files: list[str]) -> list[str]:
 
 
 def pci_roots(host: BootedHost, *args: str) -> int:
-    """How many vPHBs the guest «crowd» has."""
+    """How many vPHBs the guest named crowd has."""
     return host.virsh("dumpxml", "crowd", *args).stdout.count("model='pci-root'")
 
 
@@ -121,3 +124,50 @@ def verify(host: BootedHost, daemon: str) -> None:
     """Have systemd look at all units of a daemon's gateway."""
     units = [f"papr-hook-{daemon}.socket", f"papr-hook-gateway@{daemon}.service", f"papr-hook-bypass@{daemon}.service"]
     assert host.run("systemd-analyze", "--man=no", "verify", *units).stderr == ""
+
+
+def assert_judged(host: BootedHost) -> None:
+    """A guest's start is refused where no gateway lays it out, and its second one works; the journal has both."""
+    host.sh("journalctl --rotate --vacuum-time=1s -q")
+    with crowd(host):
+        said = directly(host, "start", "--paused", "crowd", check=False)
+        assert said.returncode == 1
+        assert said.stderr.count("papr-hook: guest 'crowd': not started: ") == 1, said.stderr
+        directly(host, "start", "--paused", "crowd")
+        assert host.virsh("domstate", "crowd").stdout.split() == ["paused"]
+        assert host.virsh("dumpxml", "crowd").stdout.count("model='pci-root'") > 2
+    assert in_journal(host, r"guest 'crowd': not started: .*\[not-isolated\].*start it again")
+    assert in_journal(host, "guest 'crowd': laid out for its next start")
+
+
+def assert_not_judged(host: BootedHost) -> None:
+    """A guest's first start works."""
+    with crowd(host):
+        directly(host, "start", "--paused", "crowd")
+
+
+@contextlib.contextmanager
+def set_aside(host: BootedHost, path: str) -> Iterator[None]:
+    """Put a file away, if it is there, and back again over what then is in its place."""
+    host.sh(f"[ ! -e {path} ] || mv {path} {path}.aside")
+    try:
+        yield
+    finally:
+        host.sh(f"rm -f {path}; [ ! -e {path}.aside ] || mv {path}.aside {path}")
+
+
+def interrupted(host: BootedHost) -> None:
+    """Interrupt install.sh, as a terminal does, while it stages: a named pipe among its files holds it there."""
+    before = snapshot(host)
+    host.sh(f"mkfifo {CHECKOUT}/man/papr-hook-pipe.8")
+    try:
+        process = subprocess.Popen(host.argv(INSTALL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: host.sh("ls /usr/share/.papr-hook.papr-new/papr-hook.conf", check=False).returncode == 0)
+        for pid in list(descendants(process.pid)):
+            os.kill(pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        host.sh(f"rm {CHECKOUT}/man/papr-hook-pipe.8")
+    assert process.returncode == 130
+    assert said == "install.sh: interrupted; nothing has changed\n"
+    assert snapshot(host) == before

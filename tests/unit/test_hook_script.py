@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from papr_hook.hook import decision
-from tests.helpers.paths import GOLDEN, HOOK
+from tests.helpers.paths import GOLDEN, HOOK, PROJECT
 
 NOT_COMPLIANT = (GOLDEN / "pc-shaped-in.xml").read_bytes()
 OTHER = (GOLDEN / "x86-in.xml").read_bytes()
@@ -58,12 +58,20 @@ def script(tmp_path: Path) -> Script:
         found = next(Path(place, name) for place in ("/usr/bin", "/bin") if Path(place, name).exists())
         (folder / name).symlink_to(found)
     path = tmp_path / "qemu"
-    path.write_text(re.sub("/usr/bin/python3", str(folder / "python3"), HOOK.read_text()))
+    text = HOOK.read_text().replace("lib=/usr/share/papr-hook\n", f"lib={PROJECT}\n")
+    path.write_text(re.sub("/usr/bin/python3", str(folder / "python3"), text))
     path.chmod(0o755)
     made = Script(path, folder, tmp_path / "log")
     made.program("python3", "cat >/dev/null; echo python >>$LOG")
     made.program("logger", 'echo "logger $*" >>$LOG')
     return made
+
+
+def test_a_removed_package_leaves_a_hook_that_does_nothing(script: Script) -> None:
+    """Without papr-hook's modules no Python is started, and nothing is logged."""
+    script.path.write_text(script.path.read_text().replace(f"lib={PROJECT}\n", f"lib={script.bin}\n"))
+    assert script.run("prepare begin") == 0
+    assert script.written == []
 
 
 @pytest.mark.parametrize("operation", SUCCESSES)

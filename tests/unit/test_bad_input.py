@@ -30,7 +30,7 @@ def test_one_line_and_exit_2(command: str, name: str) -> None:
     assert ran.out == ""
     assert one_line(ran.err), ran.err
     assert ran.err.startswith(f"papr-hook: {file}: ")
-    assert (INVALID / name / "says").read_text().strip() in ran.err
+    assert (INVALID / name / "error.txt").read_text().strip() in ran.err
 
 
 def test_check_and_show_of_what_cannot_be_laid_out() -> None:

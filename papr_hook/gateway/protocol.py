@@ -85,6 +85,9 @@ class Type(IntEnum):
     STREAM_HOLE = 6
 
 
+_FDS_TYPES = frozenset({int(Type.CALL_WITH_FDS), int(Type.REPLY_WITH_FDS)})
+
+
 class Status(IntEnum):
     """Results of a call: virNetMessageStatus."""
 
@@ -167,7 +170,7 @@ def _length(data: bytes) -> bytes:
 
 
 def _carries_fds(type_: int) -> bool:
-    return type_ in (Type.CALL_WITH_FDS, Type.REPLY_WITH_FDS)
+    return type_ in _FDS_TYPES
 
 
 class PacketParser:
@@ -183,11 +186,23 @@ class PacketParser:
         self.limit = limit
         self._buffer = bytearray()
         self._waiting: Packet | None = None
+        self._whole: Packet | None = None
         self.fds_read = 0
 
-    def receive(self, data: bytes) -> None:
-        """Append data that was read from the socket."""
-        self._buffer += data
+    def receive(self, data: bytes | memoryview) -> None:
+        """Take data that was read from the socket. It is copied."""
+        if self._buffer or self._waiting or self._whole or not self._take_whole(data):
+            self._buffer += data
+
+    def _take_whole(self, data: bytes | memoryview) -> bool:
+        """Take data that is one packet, as it is most of the time, and return whether it is."""
+        if not MIN_PACKET <= len(data) <= self.limit:
+            return False
+        length, program, version, procedure, type_, serial, status = HEADER.unpack_from(data)
+        if length != len(data) or _carries_fds(type_):
+            return False
+        self._whole = Packet(program, version, procedure, type_, serial, status, bytes(data))
+        return True
 
     def next_packet(self) -> Packet | None:
         """Return the next packet, or None if it is not complete yet.
@@ -195,6 +210,9 @@ class PacketParser:
         Raises:
             RemoteProtocolError: The input is malformed. Every later call raises it again.
         """
+        if self._whole is not None:
+            packet, self._whole = self._whole, None
+            return packet
         if self._waiting is None:
             self._waiting = self._parse()
         if self._waiting is None:

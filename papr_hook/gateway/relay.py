@@ -206,6 +206,8 @@ class Relay:
         if not message:
             self._stop_accepting()
             return False
+        if not fds:
+            self.log(ERROR, "cannot take a client: too many open files")
         for fd in fds:
             client = socket.socket(fileno=fd)
             self._connect(client, describe_peer(client))

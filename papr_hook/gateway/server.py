@@ -109,7 +109,7 @@ class Server:
             try:
                 socket.send_fds(channel, [b"c"], [client.fileno()])
                 return
-            except BrokenPipeError:
+            except ConnectionError:
                 self._forget_relay(key)  # it has just ended, because it had no clients
         socket.send_fds(self._start_relay(key), [b"c"], [client.fileno()])
 

@@ -21,6 +21,13 @@ HIGH_WATER_MARK = 262_144
 _ANCILLARY = socket.CMSG_SPACE(protocol.MAX_FDS * struct.calcsize("i"))
 
 
+_TRUNCATED = int(socket.MSG_CTRUNC)  # operations on Python's own constant are slow
+
+_BUFFER = bytearray(CHUNK)
+_VIEW = memoryview(_BUFFER)
+"""What every socket is read into. The parser copies what it keeps, so that idle connections need no buffer."""
+
+
 class PacketStream:
     """A non-blocking socket.
 
@@ -54,7 +61,7 @@ class PacketStream:
             RemoteProtocolError: More file descriptors arrived at once than the protocol allows.
         """
         try:
-            data, messages, flags, _ = self.sock.recvmsg(CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            size, messages, flags, _ = self.sock.recvmsg_into([_BUFFER], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -66,10 +73,10 @@ class PacketStream:
                 numbers = array.array("i")
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
                 self._received.extend(numbers)
-        if flags & socket.MSG_CTRUNC:
+        if flags & _TRUNCATED:
             raise protocol.RemoteProtocolError("more file descriptors at once than the protocol allows")
-        self.ended = not data
-        self.parser.receive(data)
+        self.ended = not size
+        self.parser.receive(_VIEW[:size])
 
     def next_packet(self) -> PacketWithFds | None:
         """Return the next complete packet with its file descriptors, or None if there is none.

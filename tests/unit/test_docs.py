@@ -13,7 +13,7 @@ from papr_hook.commands import COMMANDS
 from papr_hook.config import settings_page
 from papr_hook.diagnostics import Name
 from tests.helpers.cli import papr_hook
-from tests.helpers.paths import MANUAL
+from tests.helpers.paths import GOLDEN, MANUAL, PROJECT
 
 
 def test_settings_page_is_made_from_the_table(request: pytest.FixtureRequest) -> None:
@@ -67,3 +67,22 @@ def test_the_manual_lists_every_diagnostic() -> None:
         re.findall(r'^\.IR ([a-z0-9-]+) " \((?:error|warning|warning or error|note)(?:, )?([a-z]*)\)"$', page, re.M)
     )
     assert listed == {name.value: name.rule.value if name.rule is not None else "" for name in Name}
+
+
+def test_the_readme_shows_a_real_guest(request: pytest.FixtureRequest) -> None:
+    """The trees in the README are what papr-hook show prints before and after; --regenerate writes them."""
+    readme = PROJECT / "README.md"
+    given = (GOLDEN / "readme-in.xml").read_bytes()
+    laid_out = papr_hook("layout", "--sysfs", "/nowhere", stdin=given).out.encode()
+    trees = iter(papr_hook("show", "--sysfs", "/nowhere", stdin=xml).out for xml in (given, laid_out))
+    text = re.sub(r"(?s)```\n.*?```", lambda _: f"```\n{next(trees)}```", readme.read_text(), count=2)
+    if request.config.getoption("--regenerate"):
+        readme.write_text(text)
+    assert readme.read_text() == text
+
+
+def test_the_readme_is_short() -> None:
+    """The README fits on two screens, and the guest before and after on the first."""
+    lines = (PROJECT / "README.md").read_text().splitlines()
+    assert len(lines) <= 90
+    assert max(number for number, line in enumerate(lines) if line == "```") < 40

@@ -13,6 +13,7 @@ from typing import Final
 COMMANDS: Final[Mapping[str, str]] = {
     "layout": "lay out a guest's domain XML",
     "check": "report violations of the layout rules",
+    "plan": "report what layout would do to guests, and why",
     "show": "draw the vPHBs of a guest and the devices on them",
     "adopt": "lay out the guests that are defined on a host",
     "attach": "attach a device to a guest, on a vPHB of its own",

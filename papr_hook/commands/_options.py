@@ -58,6 +58,19 @@ class Source:
         line = f":{diagnostic.line}" if diagnostic.line is not None else ""
         return f"{self.name}{line}: {diagnostic}"
 
+    def to_json(self, diagnostic: Diagnostic) -> dict[str, object]:
+        """Return a diagnostic as JSON takes it."""
+        rule = diagnostic.rule
+        return {
+            "source": self.name,
+            "line": diagnostic.line,
+            "severity": diagnostic.severity.value,
+            "name": diagnostic.name.value,
+            "rule": rule.value if rule is not None else None,
+            "device": diagnostic.device or None,
+            "text": diagnostic.text,
+        }
+
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Declare FILE and what goes with it, and the settings."""
@@ -110,6 +123,27 @@ def read_source(args: SourceArgs, io: Io) -> Source:
     source = Source("<stdin>" if args.source == "-" else args.source, b"")
     with source.errors():
         return replace(source, data=files.read(args.source, io.stdin))
+
+
+def resolve_source(name: str, connect_uri: str | None, default_uri: str, io: Io) -> Source:
+    """Return domain XML from a file or from libvirt.
+
+    Args:
+        name: A file, - for standard input, or the name or UUID of a guest. With a connection it is a guest. Without
+            one, it is a file if that exists or if the name has a slash.
+        connect_uri: The libvirt connection URI that the user gave.
+        default_uri: The one to use for a guest otherwise.
+        io: The standard input.
+
+    Raises:
+        PaprHookError: It cannot be read.
+    """
+    if connect_uri is None and (name == "-" or "/" in name or os.path.exists(name)):
+        source = Source("<stdin>" if name == "-" else name, b"")
+        with source.errors():
+            return replace(source, data=files.read(name, io.stdin))
+    with connect(connect_uri or default_uri) as connection:
+        return Source(name, connection.read_domain_xml(name))
 
 
 def analyze(args: SourceArgs, source: Source) -> pipeline.Analysis:

@@ -12,7 +12,7 @@ from ..diagnostics import Diagnostic, Name, Severity
 from ..layout.check import complies
 from ..pipeline import Analysis
 from ._io import Io
-from ._options import Source, SourceArgs, add_source, analyze, read_source
+from ._options import SourceArgs, add_source, analyze, read_source
 
 
 class CheckArgs(SourceArgs):
@@ -40,7 +40,7 @@ def run(args: CheckArgs, io: Io) -> int:
     with source.errors():
         diagnostics = _diagnose(args, analysis)
     if args.json:
-        io.print(json.dumps([_to_json(source, diagnostic) for diagnostic in diagnostics], indent=2))
+        io.print(json.dumps([source.to_json(diagnostic) for diagnostic in diagnostics], indent=2))
     else:
         lines = [source.describe(diagnostic) for diagnostic in diagnostics]
         io.print(*(lines or [_all_clear(analysis)]))
@@ -65,16 +65,3 @@ def _all_clear(analysis: Analysis) -> str:
     if analysis.domain.guest is None:
         return "not a pseries guest: nothing to check"
     return "complies" if analysis.guest is not None else "mode is keep: not checked"
-
-
-def _to_json(source: Source, diagnostic: Diagnostic) -> dict[str, object]:
-    rule = diagnostic.rule
-    return {
-        "source": source.name,
-        "line": diagnostic.line,
-        "severity": diagnostic.severity.value,
-        "name": diagnostic.name.value,
-        "rule": rule.value if rule is not None else None,
-        "device": diagnostic.device or None,
-        "text": diagnostic.text,
-    }

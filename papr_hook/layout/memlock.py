@@ -44,8 +44,8 @@ def cost(guest: Guest, topology: HostTopology, phbs: int) -> str:
         topology: What is known about its host devices.
         phbs: The other number of PHBs.
     """
-    before = _amount(limit(guest, topology, max(len(guest.phbs), 1)))
-    after = _amount(limit(guest, topology, phbs))
+    before = describe_limit(limit(guest, topology, max(len(guest.phbs), 1)))
+    after = describe_limit(limit(guest, topology, phbs))
     if before == after:
         return f"locked-memory limit {after}"
     return f"locked-memory limit {before} before the layout, {after} after it"
@@ -64,8 +64,8 @@ def over_hard_limit(guest: Guest, topology: HostTopology, phbs: int) -> Diagnost
     if hard is None or not guest.vfio or needed is None or needed <= hard:
         return None
     text = (
-        f"{phbs} vPHBs need {_amount(needed)} of locked memory, and memtune's hard_limit is "
-        f"{_amount(hard)}; raise it, or ask for fewer spares"
+        f"{phbs} vPHBs need {describe_limit(needed)} of locked memory, and memtune's hard_limit is "
+        f"{describe_limit(hard)}; raise it, or ask for fewer spares"
     )
     return warning(Name.HARD_LIMIT, text)
 
@@ -85,7 +85,8 @@ def _computed(guest: Guest, topology: HostTopology, phbs: int) -> int | None:
     return base
 
 
-def _amount(kib: int | None) -> str:
+def describe_limit(kib: int | None) -> str:
+    """Return a limit that limit() returned, in MiB or in words."""
     if kib is None:
         return "none"
     return "unlimited" if kib >= UNLIMITED else f"{(kib + KIB_PER_MIB - 1) // KIB_PER_MIB} MiB"

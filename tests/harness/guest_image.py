@@ -35,10 +35,20 @@ PACKAGES: Final = (
     "librtasevent2",
     "libservicelog-1.1-1",
     "libsqlite3-0",
+    "udev",
+    "libacl1",
+    "libblkid1",
+    "libcap2",
+    "libkmod2",
+    "liblzma5",
+    "libpcre2-8-0",
+    "libselinux1",
+    "libssl3",
+    "libzstd1",
 )
 
 # Paths in the packages, which are also the paths in the guest.
-PROGRAMS: Final = ("bin/busybox", "usr/sbin/rtas_errd", "usr/sbin/drmgr")
+PROGRAMS: Final = ("bin/busybox", "bin/udevadm", "usr/sbin/rtas_errd", "usr/sbin/drmgr")
 LIBRARIES: Final = (
     "ld64.so.2",
     "libc.so.6",
@@ -48,6 +58,22 @@ LIBRARIES: Final = (
     "librtasevent.so.2",
     "libservicelog-1.1.so.1",
     "libsqlite3.so.0",
+    "libacl.so.1",
+    "libblkid.so.1",
+    "libcap.so.2",
+    "libcrypto.so.3",
+    "libkmod.so.2",
+    "liblzma.so.5",
+    "libpcre2-8.so.0",
+    "libselinux.so.1",
+    "libzstd.so.1",
+)
+
+# What udev names network interfaces by, at the same paths in the guest.
+UDEV_FILES: Final = (
+    "lib/systemd/network/99-default.link",
+    "lib/udev/rules.d/75-net-description.rules",
+    "lib/udev/rules.d/80-net-setup-link.rules",
 )
 
 # Drivers of QEMU's emulated devices, and PCI hotplug. build() adds the modules that these depend on.
@@ -130,7 +156,17 @@ def build(directory: Path) -> Image:
 
 def _recipe() -> str:
     """Return a digest of the image's ingredients, so that an outdated image is not used."""
-    parts = [RELEASE, KERNEL_PACKAGE, *SCRIPTS, *SCRIPTS.values(), *PACKAGES, *PROGRAMS, *LIBRARIES, *MODULES]
+    parts = [
+        RELEASE,
+        KERNEL_PACKAGE,
+        *SCRIPTS,
+        *SCRIPTS.values(),
+        *PACKAGES,
+        *PROGRAMS,
+        *LIBRARIES,
+        *UDEV_FILES,
+        *MODULES,
+    ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
@@ -223,6 +259,8 @@ def _fill(tree: Path, unpacked: Path) -> None:
         _copy(_library(unpacked, name), tree / "lib64" / name)
     # The loader first searches the distribution's library directory, which does not exist in the guest.
     (tree / "lib").symlink_to("lib64")
+    for name in UDEV_FILES:
+        _copy(unpacked / name, tree / name)
     for name, text in SCRIPTS.items():
         _script(tree / name, text)
     order = _modules(unpacked)

@@ -85,4 +85,4 @@ def test_the_readme_is_short() -> None:
     """The README fits on two screens, and the guest before and after on the first."""
     lines = (PROJECT / "README.md").read_text().splitlines()
     assert len(lines) <= 90
-    assert max(number for number, line in enumerate(lines) if line == "```") < 40
+    assert max(number for number, line in enumerate(lines) if line == "```") <= 40

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lxml import etree
 
@@ -19,6 +19,8 @@ from .text import decode, parse, serialise
 from .values import parse_number
 
 _BETWEEN_TAGS = re.compile(rb">\s+<")
+_LINE_END = re.compile(r"[ \t]*\n")
+_LINE_START = re.compile(r"\n[ \t]*\Z")
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,8 @@ class Edited:
     is_reformatted: bool = False
 
 
-@dataclass
-class Edits:
-    """Edits of a document.
-
-    Attributes:
-        attributes: For each element, its new attributes by name; None removes one.
-        texts: For each element, the text that replaces all of its content.
-        removed: The elements to remove.
-        inserted: New elements, each with its parent, and the sibling that it goes after or None for the end.
-    """
-
-    attributes: dict[etree._Element, dict[str, str | None]] = field(default_factory=dict)
-    texts: dict[etree._Element, str] = field(default_factory=dict)
-    removed: list[etree._Element] = field(default_factory=list)
-    inserted: list[tuple[etree._Element, etree._Element | None, etree._Element]] = field(default_factory=list)
+class Edits(splice.Changes):
+    """Edits of a document: changes, recorded and made."""
 
     def set_attribute(self, element: etree._Element, name: str, value: str | None) -> None:
         """Set an attribute, or remove it if the value is None."""
@@ -88,7 +77,7 @@ class Edits:
         """
         meant = self._edited_tree(tree)
         document = decode(data)
-        text = splice.apply_edits(document, tree, self)
+        text = splice.apply_changes(document, tree, self)
         if text is not None:
             result = document.encode(text)
             if _is_same(result, meant):
@@ -112,7 +101,7 @@ class Edits:
         last: dict[tuple[etree._Element, etree._Element | None], etree._Element] = {}
         for parent, after, child in self.inserted:
             new = copy.deepcopy(child)
-            previous = last.get((parent, after), twins[after] if after is not None else None)
+            previous = last.get((parent, after), _last_of_line(twins[after]) if after is not None else None)
             if previous is None:
                 twins[parent].append(new)
             else:
@@ -141,6 +130,19 @@ _NUMBERS = frozenset({"domain", "bus", "slot", "function"})
 def _is_same_number(present: str | None, value: str) -> bool:
     """Return whether an attribute has a value already, in whatever base."""
     return present is not None and parse_number(present) == parse_number(value)
+
+
+def _last_of_line(element: etree._Element) -> etree._Element:
+    """Return the last of the comments that follow an element on its line, or the element if none does."""
+    previous = element.getprevious()
+    parent = element.getparent()
+    before = previous.tail if previous is not None else parent.text if parent is not None else None
+    last: etree._Element | None = element
+    while last is not None and not _LINE_END.match(last.tail or ""):
+        following = last.getnext()
+        is_comment = isinstance(following, etree._Comment) and "\n" not in (following.text or "")
+        last = following if is_comment and not (last.tail or "").strip(" \t") else None
+    return last if last is not None and _LINE_START.search(before or "") else element
 
 
 def _remove(element: etree._Element) -> None:

@@ -1,18 +1,14 @@
-"""Edits made in the text of a well-formed XML document, in its own indentation, quotes and line ends."""
+"""Changes made in the text of a well-formed XML document, in its own indentation, quotes and line ends."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from lxml import etree
 
 from .text import Document
-
-if TYPE_CHECKING:
-    from .edit import Edits
 
 # In a well-formed document without a DTD, < starts markup wherever it stands outside of these.
 _MARKUP = re.compile(
@@ -24,6 +20,23 @@ _ATTRIBUTE = re.compile(r"\s+([^\s=/>]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
 _EMPTY_END = re.compile(r"\s*/>\Z")
 _REST_OF_LINE = re.compile(r"(?:[ \t]*<!--(?:(?!-->)[^\r\n])*-->)*[ \t]*(?=\r?\n)")
 _BLANK_REST = re.compile(r"[ \t]*(?=\r?\n)")
+
+
+@dataclass
+class Changes:
+    """Changes to the elements of a document's tree, which itself stays as it is.
+
+    Attributes:
+        attributes: For each element, its new attributes by name; None removes one.
+        texts: For each element, the text that replaces all of its content.
+        removed: The elements to remove.
+        inserted: New elements, each with its parent, and the sibling that it goes after or None for the end.
+    """
+
+    attributes: dict[etree._Element, dict[str, str | None]] = field(default_factory=dict)
+    texts: dict[etree._Element, str] = field(default_factory=dict)
+    removed: list[etree._Element] = field(default_factory=list)
+    inserted: list[tuple[etree._Element, etree._Element | None, etree._Element]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -89,13 +102,13 @@ class Style:
         return quote + escape(value).replace(quote, "&quot;" if quote == '"' else "&apos;") + quote
 
 
-def apply_edits(document: Document, tree: etree._ElementTree, edits: Edits) -> str | None:
-    """Return the text of a document with edits made, or None if it cannot be told where.
+def apply_changes(document: Document, tree: etree._ElementTree, changes: Changes) -> str | None:
+    """Return the text of a document with changes made, or None if it cannot be told where.
 
     Args:
         document: The document.
         tree: Its tree.
-        edits: Edits of the tree's elements.
+        changes: Changes to the tree's elements.
     """
     text = document.text
     found = _find_spans(text)
@@ -103,7 +116,7 @@ def apply_edits(document: Document, tree: etree._ElementTree, edits: Edits) -> s
     if len(found) != len(elements):
         return None
     splicer = _Splicer(text, dict(zip(elements, found)), _find_style(document, found))
-    return _replace(text, sorted(splicer.replacements(edits)))
+    return _replace(text, sorted(splicer.replacements(changes)))
 
 
 def _find_spans(text: str) -> list[Span]:
@@ -159,22 +172,22 @@ class _Splicer:
     spans: Mapping[etree._Element, Span]
     style: Style
 
-    def replacements(self, edits: Edits) -> Iterator[tuple[int, int, int, str]]:
+    def replacements(self, changes: Changes) -> Iterator[tuple[int, int, int, str]]:
         """Yield what to replace: start, end, a number that keeps the order, and the new text."""
         order = 0
-        for element, attributes in edits.attributes.items():
+        for element, attributes in changes.attributes.items():
             for start, end, new in self._set_attributes(element, attributes):
                 yield start, end, order, new
                 order += 1
-        for element, content in edits.texts.items():
+        for element, content in changes.texts.items():
             span = self.spans[element]
             yield span.content, span.close, order, escape(content)
             order += 1
-        for element in edits.removed:
+        for element in changes.removed:
             yield (*self._line_of(element), order, "")
             order += 1
         inserted: dict[tuple[etree._Element, etree._Element | None], list[etree._Element]] = {}
-        for parent, after, child in edits.inserted:
+        for parent, after, child in changes.inserted:
             inserted.setdefault((parent, after), []).append(child)
         for (parent, after), children in inserted.items():
             start, end, new = self._append(parent, children) if after is None else self._insert_after(after, children)

@@ -85,7 +85,7 @@ def test_an_empty_address_is_none() -> None:
     [
         ("<rng><address type='pci' slot='1'/></rng>" * 2, "is at 0000:00:01.0, and so is <rng> #1"),
         ("<controller type='pci' index='0'/>", "has no model"),
-        (f"<controller type='pci' model='pci-root'><target><node>{'9' * 5000}</node></target></controller>", "NUMA cell"),
+        (f"<controller type='pci' model='pci-root'><target><node>{'9' * 5000}</node></target></controller>", "NUMA"),
     ],
 )  # fmt: skip
 def test_refused(devices: str, says: str) -> None:

@@ -1,4 +1,4 @@
-"""Broken inputs, a folder each: input.xml, and in says what the one line about it contains."""
+"""Broken inputs, a folder each: input.xml, and error.txt with what the one line about it contains."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ def ask_domain_xml(guest: DomainRef, flags: int) -> Steps[bytes]:
     return Reader((yield Call(Procedure.DOMAIN_GET_XML_DESC, guest.raw + uint(flags)))).string()
 
 
-def ask_snapshot_xml(snapshot: bytes, flags: int) -> Steps[bytes]:
-    """Return the XML of a snapshot, a remote_nonnull_domain_snapshot. Raises UpstreamError."""
-    return Reader((yield Call(Procedure.DOMAIN_SNAPSHOT_GET_XML_DESC, snapshot + uint(flags)))).string()
+def ask_snapshot_xml(snapshot: bytes) -> Steps[bytes]:
+    """Return the XML of a snapshot, a remote_nonnull_domain_snapshot, without passwords. Raises UpstreamError."""
+    return Reader((yield Call(Procedure.DOMAIN_SNAPSHOT_GET_XML_DESC, snapshot + uint(0)))).string()
 
 
 def ask_is_active(guest: DomainRef) -> Steps[bool]:

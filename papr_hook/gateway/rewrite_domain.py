@@ -109,7 +109,7 @@ def rewrite_snapshot_delete(payload: bytes, load_config: LoadConfig, log: Log) -
         if (yield from ask_is_active(guest)):
             return payload
         children = flags & (SnapshotDeleteFlag.CHILDREN | SnapshotDeleteFlag.CHILDREN_ONLY)
-        if children or _is_external((yield from ask_snapshot_xml(snapshot, 0))):
+        if children or _is_external((yield from ask_snapshot_xml(snapshot))):
             yield from _define_laid_out(guest, load_config(), log)
     return payload
 
@@ -127,7 +127,7 @@ def rewrite_snapshot_revert(payload: bytes, load_config: LoadConfig, log: Log) -
     if not starts:
         return payload
     with about(guest.name):
-        domain_xml = _cold_start_xml((yield from ask_snapshot_xml(snapshot, XmlFlag.SECURE)))
+        domain_xml = _cold_start_xml((yield from ask_snapshot_xml(snapshot)))
         if domain_xml is None or not (yield from ask_is_persistent(guest)):
             return payload
         if complies((yield from _analyze(domain_xml, load_config())).violations()):

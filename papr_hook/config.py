@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import configparser
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfError
+
+if TYPE_CHECKING:
+    import configparser
 
 CONF = Path("/etc/papr-hook.conf")
 SECTION = "papr-hook"
@@ -219,6 +221,8 @@ def load_config(file: Path | None = None) -> Config:
         raise ConfError(f"{source}: not UTF-8 text") from None
     except (OSError, ValueError) as error:
         raise ConfError(f"{source}: {error.strerror if isinstance(error, OSError) else error}") from None
+    if _sets_nothing(text):
+        return Config()
     config = Config()
     for name, value in _parse(text, source).items():
         config = config.override(name, value, f"{source}: line {_line(text, name)}")
@@ -230,7 +234,16 @@ def _cut(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
+def _sets_nothing(text: str) -> bool:
+    """Tell whether a file has its section and comments only, as it is installed: most hosts need no parser."""
+    lines = [line.strip() for line in text.splitlines() if not line.startswith("#")]
+    return [line for line in lines if line] in ([], [f"[{SECTION}]"])
+
+
 def _parse(text: str, source: Path) -> Mapping[str, str]:
+    # Imported late: most hosts set nothing, and the hook waits for each module.
+    import configparser
+
     # Without a default section, [DEFAULT] is an unknown section like any other.
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=True, default_section="")
     try:
@@ -245,6 +258,8 @@ def _parse(text: str, source: Path) -> Mapping[str, str]:
 
 def _describe_error(error: configparser.Error) -> str:
     """Return a syntax error of a configuration file as one line."""
+    import configparser
+
     if isinstance(error, configparser.MissingSectionHeaderError):
         return f"line {error.lineno}: missing section header [{SECTION}]"
     if isinstance(error, configparser.DuplicateOptionError):

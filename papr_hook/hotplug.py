@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 from lxml import etree
 
-from . import domainxml, pipeline
+from . import pipeline
 from .config import AttachWithoutSpare, Config
 from .diagnostics import Diagnostic
 from .domainxml import pci_devices
 from .domainxml.text import parse
+from .domainxml.write import with_address
 from .layout.attach import AttachView, assign_address, find_missing
 from .model import PciAddress
 
@@ -73,7 +74,7 @@ class AttachRequest:
             return Placement(self.device)
         views = [_with_networks(view, hostdev_networks) for view in self.views]
         address = assign_address(views, share=self.config.attach_without_spare is AttachWithoutSpare.SHARE)
-        device = domainxml.with_address(self.device, address, views[0].device.usb2_group is not None).data
+        device = with_address(self.device, address, views[0].device.usb2_group is not None).data
         return Placement(device, address, find_missing(views))
 
 
@@ -137,7 +138,7 @@ def keep_address(device: bytes, domain_xmls: Sequence[bytes], config: Config) ->
     if address is None:
         without = [_remove_device(element, domain_xml) for domain_xml in domain_xmls]
         return read_request(device, without, config).place().device
-    return domainxml.with_address(device, address, shared=any(old.is_multifunction for old in found)).data
+    return with_address(device, address, shared=any(old.is_multifunction for old in found)).data
 
 
 @dataclass(frozen=True)

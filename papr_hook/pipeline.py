@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from . import domainxml
 from .config import Config
 from .diagnostics import Diagnostic, Name, Severity, error, warning
 from .errors import InputError, LayoutError
 from .host import topology
-from .layout import check, compute, endpoints, memlock, nic_names
+from .layout import check, endpoints
 from .model import Guest, HostTopology, Layout
+
+if TYPE_CHECKING:
+    from .layout.nic_names import NicMove
+
+# The layout and the writing of it are imported late: most starts that the hook looks at comply and need neither.
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Result:
     layout: Layout | None
     changed: bool
     diagnostics: tuple[Diagnostic, ...] = ()
-    moves: tuple[nic_names.NicMove, ...] = ()
+    moves: tuple[NicMove, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,9 @@ class Analysis:
     @property
     def lacks_place(self) -> bool:
         """Whether a device has no address that stays, so that an earlier domain XML of the guest would help."""
-        return self.guest is not None and compute.lacks_place(self.guest, self.spares, self.topology)
+        from .layout.compute import lacks_place
+
+        return self.guest is not None and lacks_place(self.guest, self.spares, self.topology)
 
     def apply_layout(self, previous: bytes | Sequence[bytes] | None = None) -> Result:
         """Compute the layout and write it into the domain XML.
@@ -81,14 +89,18 @@ class Analysis:
         Raises:
             LayoutError: no layout of the guest meets a rule, or incomplete_pe forbids its endpoints.
         """
+        from .domainxml.write import write
+        from .layout.compute import compute_layout
+        from .layout.nic_names import find_moves
+
         if self.guest is None:
             return Result(self.domain.data, None, False)
         whole = self._completed()
         assert whole.domain.guest is not None
         earlier = self._read_previous(previous)
-        made = compute.compute_layout(whole.domain.guest, self.spares, whole.topology, earlier)
-        edited = domainxml.write(whole.domain, made)
-        moves = nic_names.find_moves(whole.domain.guest, made, whole.topology)
+        made = compute_layout(whole.domain.guest, self.spares, whole.topology, earlier)
+        edited = write(whole.domain, made)
+        moves = find_moves(whole.domain.guest, made, whole.topology)
         diagnostics = [*made.diagnostics, *_diagnostics(whole, made), *(move.diagnostic() for move in moves)]
         if edited.is_reformatted:
             diagnostics.append(warning(Name.REFORMATTED, "the whole domain XML was written again: see the difference"))
@@ -116,7 +128,9 @@ class Analysis:
         beside = [(part.position, source) for part in parts for source in endpoints.can_be_added(part)]
         if not beside or self.config.incomplete_pe != "add" or self.domain.guest is None:
             return self
-        found = domainxml.read(domainxml.with_hostdevs(self.domain, beside).data, self.host_arch)
+        from .domainxml.write import with_hostdevs
+
+        found = domainxml.read(with_hostdevs(self.domain, beside).data, self.host_arch)
         assert found.guest is not None
         return replace(
             self,
@@ -155,9 +169,11 @@ def analyze(
 
 def _diagnostics(whole: Analysis, made: Layout) -> list[Diagnostic]:
     """Return what the administrator should know about the guest's endpoints and about the layout's cost."""
+    from .layout.memlock import over_hard_limit
+
     guest, host = whole.guest, whole.topology
     assert guest is not None
     found = [part.diagnostic(Severity.WARNING) for part in endpoints.missing_members(guest, host)]
     found += endpoints.unresolved_hostdevs(guest, host)
-    over = memlock.over_hard_limit(guest, host, len(made.phbs))
+    over = over_hard_limit(guest, host, len(made.phbs))
     return found + ([over] if over is not None else [])

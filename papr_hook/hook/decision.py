@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Final, NoReturn
+from typing import BinaryIO, Final
 
 from .. import journal, pipeline
 from ..config import Config, OnNoncompliantStart, load_config
@@ -69,13 +69,13 @@ def main(argv: Sequence[str], stdin: BinaryIO) -> int:
     return GO_ON
 
 
-def run() -> NoReturn:
-    """Run the hook as hooks/qemu does.
+def run() -> int:
+    """Run the hook as hooks/qemu does, and return the exit status.
 
     libvirt runs the hook for qemu:///session too, as the user. The host's rules are not for a user's own guests, nor
     for libguestfs's appliances.
     """
-    sys.exit(main(sys.argv[1:], sys.stdin.buffer) if os.geteuid() == 0 else GO_ON)
+    return main(sys.argv[1:], sys.stdin.buffer) if os.geteuid() == 0 else GO_ON
 
 
 def _mark(guest: str, config: Config) -> None:

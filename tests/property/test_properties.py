@@ -18,6 +18,7 @@ from lxml import etree
 
 from papr_hook import domainxml, schema
 from papr_hook.diagnostics import Diagnostic, Name
+from papr_hook.domainxml.write import write
 from papr_hook.errors import InputError, LayoutError
 from papr_hook.layout import check, compute
 from papr_hook.layout.current import CurrentLayout
@@ -60,7 +61,7 @@ def lay_out(data: bytes, case: Case) -> Done | None:
         made = compute.compute_layout(guest, spares, case.topology)
     except (InputError, LayoutError):
         return None
-    return Done(case, found, guest, spares, made, domainxml.write(found, made).data)
+    return Done(case, found, guest, spares, made, write(found, made).data)
 
 
 @given(cases())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from papr_hook import domainxml
+from papr_hook.domainxml.write import write
 from papr_hook.errors import LayoutError
 from papr_hook.layout import check, compute
 from papr_hook.model import Guest, HostTopology, PciAddress
@@ -32,7 +33,7 @@ def read(devices: str, commandline: str = "") -> tuple[domainxml.PseriesDomain, 
 def laid_out(devices: str, commandline: str = "") -> Guest:
     """What the layout of a guest is read as."""
     found, guest = read(devices, commandline)
-    again = domainxml.read(domainxml.write(found, compute.compute_layout(guest, 4, HostTopology())).data).guest
+    again = domainxml.read(write(found, compute.compute_layout(guest, 4, HostTopology())).data).guest
     assert again is not None
     return again
 

@@ -153,6 +153,7 @@ def _prepare(data: bytes, config: Config) -> adoption.Prepared | None:
 
 
 def _redefine(connection: Connection, guest: RefusedGuest, config: Config, prepared: adoption.Prepared | None) -> None:
+    connection.wait_for_job(guest.uuid)
     result = adoption.adopt(connection, guest.uuid, config, prepared)
     if result.outcome is adoption.Outcome.REDEFINED:
         journal.log(journal.NOTICE, f"guest '{guest.name}': laid out for its next start")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ..errors import LibvirtError
@@ -143,6 +143,25 @@ class Connection:
             return False
         self.define(data)
         return True
+
+    def wait_for_job(self, guest: str) -> None:
+        """Wait until no other call is changing a guest that does not run.
+
+        Calls such as an undefine wait for the guest's job, while reading its domain XML needs none, so a read would
+        overtake them. This asks for the memory statistics, which wait for the job too (qemuDomainMemoryStats in
+        libvirt's src/qemu/qemu_driver.c), and which a guest that does not run does not have.
+
+        Args:
+            guest: its name or UUID.
+
+        Raises:
+            LibvirtError: libvirt has no such guest, or refused the call.
+        """
+        with _errors(f"read guest '{guest}'"):
+            domain = self._lookup(guest)
+            if not domain.isActive():
+                with suppress(libvirt.libvirtError):
+                    domain.memoryStats()
 
     def start_if_inactive(self, guest: str) -> bool:
         """Start a guest that does not run.

@@ -64,6 +64,13 @@ def test_redefine_if_unchanged(connection: Connection) -> None:
     assert connection.read_persistent_xml("g") == edited
 
 
+def test_wait_for_job(connection: Connection) -> None:
+    """Nothing waits where no other call is at work, and a guest that does not exist is an error."""
+    connection.wait_for_job("g")
+    with pytest.raises(LibvirtError):
+        connection.wait_for_job("nobody")
+
+
 def test_start_if_inactive(connection: Connection) -> None:
     """A guest is started once."""
     assert connection.start_if_inactive(UUID)

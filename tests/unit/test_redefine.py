@@ -45,6 +45,9 @@ class FakeLibvirt(Connection):
         with self.calls.open("a") as file:
             file.write(f"{call}\n")
 
+    def wait_for_job(self, guest: str) -> None:
+        pass
+
     def read_persistent_xml(self, guest: str) -> bytes | None:
         return GUEST
 

@@ -87,10 +87,17 @@ class BootedHost:
 
     INIT = "systemd"
 
-    def __init__(self, root: Path, name: str) -> None:
-        """root: as make_root() returns it; name: the host's."""
+    def __init__(self, root: Path, name: str, volatile: bool = True) -> None:
+        """Prepare a host.
+
+        Args:
+            root: A root as make_root() returns it.
+            name: The host's name.
+            volatile: Whether the root stays as it is, and what the host writes is in memory.
+        """
         self.name = name
         self._root = root
+        self._volatile = volatile
         self._cgroup = _own_cgroup() / f"papr-{name}-{os.getpid()}"
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 # stop() closes it
         self._nspawn: subprocess.Popen[bytes] | None = None
@@ -182,7 +189,8 @@ class BootedHost:
         self._cgroup.mkdir()
         # Two hosts in one cgroup would take each other's services for their own.
         enter = f'echo $$ >"{self._cgroup}/cgroup.procs" && exec "$@"'
-        nspawn = ["systemd-nspawn", "-q", "-D", str(self._root), "--volatile=overlay", f"--machine={self.name}", "-b"]
+        nspawn = ["systemd-nspawn", "-q", "-D", str(self._root), f"--machine={self.name}", "-b"]
+        nspawn += ["--volatile=overlay"] if self._volatile else []
         nspawn += ["--register=no", "--keep-unit", "--console=pipe"]
         self._nspawn = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "sh", "-c", enter, "sh", *nspawn],

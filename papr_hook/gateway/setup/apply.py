@@ -143,15 +143,17 @@ def _run_all(commands: tuple[Command, ...], host: Host) -> None:
             continue
         try:
             host.check_run(command.argv)
-        except SetupError:
+        except SetupError as error:
             if not command.may_fail:
-                raise
+                raise SetupError(command.failure or str(error)) from None
 
 
 def _verify(plan: Plan, host: Host) -> None:
     for daemon in plan.answering:
         if not host.answers(daemon.socket):
-            raise SetupError(f"{daemon.name} does not answer at {daemon.socket}: see journalctl -u {daemon.name}")
+            raise SetupError(
+                f"{daemon.name} does not answer at {daemon.socket}: see 'journalctl -t papr-hook -u {daemon.name}'"
+            )
 
 
 def _undo(plan: Plan, host: Host) -> None:

@@ -34,11 +34,13 @@ class Command:
         argv: The command.
         may_fail: Whether the plan goes on if it fails.
         if_changed: A unit; the command is only run if its files differ from what systemd has loaded.
+        failure: What its failure means, if the command itself does not say.
     """
 
     argv: tuple[str, ...]
     may_fail: bool = False
     if_changed: str = ""
+    failure: str = ""
 
     def describe(self) -> str:
         """Return what the command does, for a dry run."""
@@ -278,7 +280,9 @@ class _Systemd:
                 units = (*state.units, *state.dependents)
                 yield Command(("systemctl", "stop", *units))
                 yield Command(("systemctl", "reset-failed", *units), may_fail=True)
-                yield Command(("systemctl", "start", *units))
+                yield Command(
+                    ("systemctl", "start", *units), failure=f"{name} does not start: see 'journalctl -u {name}'"
+                )
             elif enable and state.units:
                 socket = f"papr-hook-{name}.socket"
                 yield Command(("systemctl", "restart", socket), if_changed=socket)

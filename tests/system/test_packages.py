@@ -1,0 +1,143 @@
+"""The Debian and the RPM package: built from the tree, checked, and the former used on hosts of both releases."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.harness.booted_host import BootedHost
+from tests.helpers.installation import (
+    CONF,
+    CROWDED,
+    GATEWAY,
+    OURS_IN_DIR,
+    UPSTREAM,
+    answers,
+    assert_not_judged,
+    ours,
+    pci_roots,
+    snapshot,
+)
+from tests.helpers.paths import PROJECT
+
+
+def build(builder: str, into: Path, version: str = "") -> Path:
+    """Build a package of the project, as another version if one is named."""
+    source = into / "source"
+    shutil.copytree(PROJECT, source, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+    if version:
+        init = source / "papr_hook/__init__.py"
+        init.write_text(init.read_text().replace('__version__ = "', f'__version__ = "{version}.'))
+    subprocess.run([source / "packaging" / builder, into / "built"], check=True, capture_output=True)
+    (built,) = (into / "built").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the Debian package."""
+    return build("build-deb", tmp_path_factory.mktemp("deb"))
+
+
+@pytest.fixture(scope="module")
+def newer_deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build it as a newer version."""
+    return build("build-deb", tmp_path_factory.mktemp("newer"), "9")
+
+
+def test_lintian_is_content(deb: Path) -> None:
+    """lintian finds neither an error nor a warning."""
+    done = subprocess.run(
+        ["lintian", "--allow-root", "--fail-on", "error,warning", deb], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_rpmlint_is_content(tmp_path: Path) -> None:
+    """rpmlint finds nothing beside what its configuration explains."""
+    package = build("build-rpm", tmp_path)
+    files = [package, PROJECT / "packaging/papr-hook.spec"]
+    done = subprocess.run(
+        ["rpmlint", "-c", PROJECT / "packaging/rpmlint.toml", *files], capture_output=True, text=True, check=False
+    )
+    assert "0 errors, 0 warnings" in done.stdout, done.stdout
+    listed = subprocess.run(["rpm", "-qlp", package], capture_output=True, text=True, check=True).stdout.split()
+    assert {OURS_IN_DIR, CONF, "/usr/bin/papr-hook", "/usr/share/man/man8/papr-hook.8.gz"} <= set(listed)
+
+
+@pytest.fixture(scope="module")
+def packaged(host: BootedHost, deb: Path) -> BootedHost:
+    """Install the package on a host that had none."""
+    add(host, deb)
+    return host
+
+
+def add(host: BootedHost, package: Path) -> None:
+    """Install a package with apt."""
+    host.run("sh", "-c", "cat >/srv/papr-hook.deb", input=package.read_bytes())
+    apt(host, "install", "/srv/papr-hook.deb")
+
+
+def apt(host: BootedHost, *args: str) -> None:
+    """Run apt-get without questions."""
+    host.sh(f"DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends {' '.join(args)}")
+
+
+def is_gated(host: BootedHost) -> bool:
+    """Return whether a guest is laid out on its way to libvirt."""
+    host.virsh("define", "/dev/stdin", input=CROWDED)
+    try:
+        return pci_roots(host) > 1
+    finally:
+        host.virsh("undefine", "crowd")
+
+
+def test_install(packaged: BootedHost) -> None:
+    """After apt install the gateway lays guests out, and the hook is in place."""
+    assert is_gated(packaged)
+    assert packaged.sh(f"test -x {OURS_IN_DIR}").returncode == 0
+
+
+def test_install_sh_refuses(packaged: BootedHost) -> None:
+    """install.sh leaves a package alone."""
+    before = snapshot(packaged)
+    done = packaged.run("/srv/papr-hook/install.sh", check=False)
+    assert done.returncode == 1
+    assert "papr-hook is installed as a package" in done.stderr
+    assert snapshot(packaged) == before
+
+
+def test_upgrade(packaged: BootedHost, newer_deb: Path) -> None:
+    """An upgrade keeps the gateway, a changed configuration, and libvirt's clients connected."""
+    packaged.write(CONF, "[papr-hook]\nspares = 2\n")
+    pid = packaged.sh("pidof libvirtd").stdout
+    add(packaged, newer_deb)
+    assert is_gated(packaged)
+    assert packaged.sh("pidof libvirtd").stdout == pid
+    assert packaged.run("cat", CONF).stdout == "[papr-hook]\nspares = 2\n"
+    assert packaged.run("papr-hook", "--version").stdout.startswith("papr-hook 9.")
+
+
+def test_upgrade_leaves_a_disabled_gateway_disabled(packaged: BootedHost, newer_deb: Path) -> None:
+    """What the administrator has disabled is not enabled again."""
+    packaged.run("papr-hook", "gateway", "disable")
+    apt(packaged, "install", "--reinstall", "/srv/papr-hook.deb")
+    assert not is_gated(packaged)
+    packaged.run("papr-hook", "gateway", "enable")
+    assert is_gated(packaged)
+
+
+def test_remove_and_purge(packaged: BootedHost, deb: Path) -> None:
+    """Without the package libvirt has its socket back; its configuration stays until it is purged."""
+    apt(packaged, "remove", "papr-hook")
+    assert packaged.sh(f"ls {UPSTREAM}", check=False).returncode != 0
+    assert answers(packaged)
+    assert_not_judged(packaged)
+    add(packaged, deb)
+    assert packaged.sh(f"systemctl is-active {GATEWAY}").stdout == "active\n"
+    apt(packaged, "purge", "papr-hook")
+    assert answers(packaged)
+    assert [line for line in ours(snapshot(packaged)) if "/usr/share/python3" not in line] == []

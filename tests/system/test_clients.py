@@ -1,5 +1,7 @@
-"""Clients of every kind through the gateway and past it, on hosts with systemd and polkit: the same outcome, but for
-the layout."""
+"""Clients through the gateway and past it, on hosts with systemd and polkit: the same outcome, but for the layout.
+
+The clients that are indifferent to polkit and to the release are in tests/integration.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,6 @@ import pytest
 from tests.harness import guest
 from tests.harness.booted_host import BootedHost
 from tests.harness.guest_image import Image
-from tests.helpers.clients import CONSOLE, EVENTS, PERL
 from tests.helpers.installation import (
     CLIENTS,
     CONF,
@@ -29,10 +30,6 @@ from tests.helpers.polling import wait_until
 URI = "qemu:///system?socket="
 CLIENT_PACKAGES = "virtinst libsys-virt-perl ipxe-qemu"
 NIC = "<interface type='user'><mac address='52:54:00:00:01:{:02x}'/><model type='virtio'/></interface>"
-HOSTDEV = (
-    "<hostdev mode='subsystem' type='pci' managed='yes'>"
-    "<source><address domain='0x0001' bus='0x01' slot='0x00' function='0x0'/></source></hostdev>"
-)
 
 
 @pytest.fixture(scope="module")
@@ -111,45 +108,6 @@ def test_what_is_no_definition(gated: BootedHost) -> None:
         assert both(gated, "virsh", "-q", "-c", "URI", "define", f"/srv/{name}.xml").returncode == 1
 
 
-def test_host_device(gated: BootedHost) -> None:
-    """A host device in a definition has a vPHB of its own."""
-    gated.write("/srv/crowd.xml", CROWDED.replace("<memballoon", f"{HOSTDEV}<memballoon"))
-    assert both(gated, "virsh", "-q", "-c", "URI", "define", "/srv/crowd.xml", before=GONE).returncode == 0
-    assert pci_roots(gated) == 7
-
-
-def test_create_with_files(gated: BootedHost) -> None:
-    """A call with descriptors comes through; the connection lives on."""
-    gated.write("/srv/crowd.xml", CROWDED)
-    script = "exec 3</etc/hostname; virsh -q -c 'URI' 'create --pass-fds 3,3 --paused /srv/crowd.xml; uri'"
-    both(gated, "sh", "-c", script, before=GONE)
-
-
-def test_edit(gated: BootedHost) -> None:
-    """What virsh edit's editor makes of an old definition is laid out."""
-    gated.write("/srv/crowd.xml", CROWDED)
-    directly(gated, "define", "/srv/crowd.xml")
-    gated.sh("EDITOR=\"sed -i 's/<vcpu.*vcpu>/<vcpu>2<\\/vcpu>/'\" virsh -q -c qemu:///system edit crowd")
-    assert ">2</vcpu>" in gated.virsh("dumpxml", "crowd").stdout
-    assert pci_roots(gated) == 6
-
-
-def test_start_of_an_old_guest(gated: BootedHost) -> None:
-    """It was defined past the gateway; through it, it starts with the layout, and keeps it."""
-    gated.write("/srv/crowd.xml", CROWDED)
-    directly(gated, "define", "/srv/crowd.xml")
-    gated.virsh("start", "--paused", "crowd")
-    assert pci_roots(gated) == pci_roots(gated, "--inactive") == 6
-
-
-def test_autodestroy(gated: BootedHost) -> None:
-    """A guest that is to end with its client does."""
-    gated.write("/srv/crowd.xml", CROWDED)
-    said = gated.virsh("create --paused --autodestroy /srv/crowd.xml; domstate crowd").stdout
-    assert said.split()[-1] == "paused"
-    wait_until(lambda: gated.virsh("domstate", "crowd", check=False).returncode != 0)
-
-
 def test_attach_and_detach(gated: BootedHost) -> None:
     """NICs and a disk get vPHBs of their own in both definitions, until there is none; without them, they are gone."""
     gated.virsh("define", "/dev/stdin", input=CROWDED)
@@ -192,38 +150,6 @@ def test_hotplug_into_linux(gated: BootedHost, image: Image) -> None:
     gated.virsh("detach-disk", "crowd", "vdb", "--live")
     guest.wait_for(gated.outside(console), lambda now: not (now.by_mac(mac) or now.by_disk("vda")))
     wait_until(lambda: mac not in gated.virsh("dumpxml", "crowd").stdout)
-
-
-def test_console(gated: BootedHost) -> None:
-    """A stream both ways: the console shows the firmware, which takes a key."""
-    gated.virsh("create", "--paused", "/dev/stdin", input=CROWDED.replace("<memballoon", "<console/><memballoon"))
-    assert gated.run("python3", "-c", CONSOLE, URI + CLIENTS, "crowd").stdout == "seen\n"
-
-
-def test_volumes(gated: BootedHost) -> None:
-    """Volumes go up and down with every byte, holes too."""
-    gated.virsh("pool-create-as", "p", "dir", "--target", "/srv/pool")
-    try:
-        gated.sh("cd /srv; (head -c 5M /dev/urandom; head -c 8M /dev/zero; head -c 3M /dev/urandom) >in.raw")
-        for sparse in ([], ["--sparse"]):
-            gated.virsh("vol-create-as", "p", "v", "16M")
-            gated.virsh("vol-upload", "v", "/srv/in.raw", "--pool", "p", *sparse)
-            gated.virsh("vol-download", "v", "/srv/out.raw", "--pool", "p", *sparse)
-            gated.run("cmp", "/srv/in.raw", "/srv/out.raw")
-            gated.virsh("vol-delete", "v", "--pool", "p")
-    finally:
-        gated.virsh("pool-destroy", "p")
-
-
-def test_events(gated: BootedHost) -> None:
-    """libvirt-python: events with keepalive, while guests come and go."""
-    assert both(gated, "python3", "-c", EVENTS, "URI", CROWDED).stdout == "True 1\n"
-
-
-def test_perl(gated: BootedHost) -> None:
-    """Sys::Virt defines and starts a guest."""
-    assert gated.run("perl", "-e", PERL, URI + CLIENTS, CROWDED).stdout == "crowd 1\n"
-    assert pci_roots(gated) == 6
 
 
 def test_virt_install(gated: BootedHost) -> None:
@@ -271,8 +197,3 @@ many = [ask() for _ in range(200)]
 answers |= {answer(one) for one in many}
 print(len(answers))
 """
-
-
-def test_many_connections(gated: BootedHost) -> None:
-    """A thousand one after another and two hundred at once are all served alike, and leave nothing."""
-    assert gated.run("python3", "-c", MANY, CLIENTS).stdout == "1\n"

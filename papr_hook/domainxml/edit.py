@@ -18,7 +18,6 @@ from . import splice
 from .text import decode, parse, serialise
 from .values import parse_number
 
-_BETWEEN_TAGS = re.compile(rb">\s+<")
 _LINE_END = re.compile(r"[ \t]*\n")
 _LINE_START = re.compile(r"\n[ \t]*\Z")
 
@@ -75,14 +74,13 @@ class Edits(splice.Changes):
             tree: The tree that the elements are of. It stays as it is.
             data: The document that it was parsed from.
         """
-        meant = self._edited_tree(tree)
         document = decode(data)
         text = splice.apply_changes(document, tree, self)
         if text is not None:
             result = document.encode(text)
-            if _is_same(result, meant):
+            if _is_same(result, self._edited_tree(tree)):
                 return Edited(result)
-        return Edited(serialise(meant, document), is_reformatted=True)
+        return Edited(serialise(self._edited_tree(tree), document), is_reformatted=True)
 
     def _edited_tree(self, tree: etree._ElementTree) -> etree._ElementTree:
         """Return a copy of the tree with the edits made."""
@@ -160,12 +158,17 @@ def _remove(element: etree._Element) -> None:
 
 
 def _is_same(data: bytes, meant: etree._ElementTree) -> bool:
-    """Return whether a document is a tree, but for white space between tags."""
+    """Return whether a document is a tree, but for white space beside tags; the tree loses that."""
     try:
-        return _canonical(parse(data)) == _canonical(meant)
-    except (InputError, etree.C14NError):
+        return _without_blanks(parse(data)) == _without_blanks(meant)
+    except InputError:
         return False
 
 
-def _canonical(tree: etree._ElementTree) -> bytes:
-    return _BETWEEN_TAGS.sub(b"><", etree.tostring(tree, method="c14n", with_comments=True))
+def _without_blanks(tree: etree._ElementTree) -> bytes:
+    for node in tree.iter():
+        if isinstance(node.tag, str) and node.text:
+            node.text = node.text.strip() or None
+        if node.tail:
+            node.tail = node.tail.strip() or None
+    return etree.tostring(tree)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,10 @@ def main(name: str, target: Callable[[bytes], None]) -> None:
     crashes.mkdir(parents=True, exist_ok=True)
     arguments = [sys.argv[0], f"-max_total_time={int(options.seconds)}", f"-artifact_prefix={crashes}/"]
     atheris.instrument_all()
-    atheris.Setup([*arguments, *(str(kept) for kept in (SEEDS / name,) if kept.is_dir())], target)
-    atheris.Fuzz()
+    # libFuzzer writes what it finds into the first directory.
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as found:
+        atheris.Setup([*arguments, found, *(str(kept) for kept in (SEEDS / name,) if kept.is_dir())], target)
+        atheris.Fuzz()
 
 
 def mutate(target: Callable[[bytes], None], seeds: list[bytes], seconds: float, seed: int, crashes: Path) -> int:

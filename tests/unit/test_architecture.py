@@ -35,6 +35,7 @@ SUBJECTS = {
     "bad_input",
     "corpus",
     "docs",
+    "fuzz_domainxml",
     "fuzz_protocol",
     "golden",
     "hook_script",

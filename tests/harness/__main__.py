@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .booted_host import RELEASES, make_root
+from .booted_host import NEWEST, RELEASES, make_root
 from .guest_image import build
 
 
@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
     """Build the guest image and the hosts' roots in a directory, as far as it lacks them."""
     directory = Path(argv[0]).resolve()
     with ThreadPoolExecutor() as pool:
-        roots = [pool.submit(make_root, release, directory) for release in RELEASES]
+        roots = [pool.submit(make_root, release, directory) for release in (*RELEASES, NEWEST)]
         roots.append(pool.submit(make_root, "bookworm", directory, "sysvinit"))
         build(directory)
         for root in roots:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import guest_image
-from tests.harness.booted_host import RELEASES, BootedHost, make_root, started
+from tests.harness.booted_host import NEWEST, RELEASES, BootedHost, make_root, started
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,8 @@ def cache() -> Iterator[Path]:
 def roots(cache: Path) -> dict[str, Path]:
     """Make the roots of all releases, by their names."""
     with ThreadPoolExecutor() as pool:
-        return dict(zip(RELEASES, pool.map(lambda release: make_root(release, cache), RELEASES)))
+        releases = (*RELEASES, NEWEST)
+        return dict(zip(releases, pool.map(lambda release: make_root(release, cache), releases)))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,75 @@
+"""A host of each release that boots with guests on autostart that do not comply: ten of them run, laid out."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.harness.booted_host import RELEASES, BootedHost
+from tests.helpers.guests import complies, crowded
+from tests.helpers.installation import install
+from tests.helpers.polling import wait_until
+
+GUESTS = [f"auto{number}" for number in range(10)]
+SECONDS = 30
+"""Within which the guests run once the daemon answers."""
+
+DEFINE = """
+socket=/run/libvirt/upstream/libvirt-sock
+for name in $(seq -f auto%g 0 9); do
+    sed "s,<name>.*</name>,<name>$name</name>," >/tmp/guest.xml <<'END'
+%s
+END
+    virsh -q -c "qemu:///system?socket=$socket" "define /tmp/guest.xml; autostart $name"
+done
+"""
+"""Define the guests past the gateway, as an older installation had them."""
+
+GUEST = (
+    "<domain type='qemu'><name>g</name><memory unit='MiB'>128</memory>"
+    "<os><type arch='ppc64le' machine='pseries'>hvm</type></os>"
+    f"<features><htm state='off'/></features><devices>{crowded()}</devices></domain>"
+)
+
+
+@contextmanager
+def writable(root: Path) -> Iterator[Path]:
+    """Mount a release's root so that what a host writes is there when it boots again."""
+    with tempfile.TemporaryDirectory(prefix="autostart-", dir="/var/tmp") as name:
+        upper, work, merged = (Path(name, part) for part in ("upper", "work", "merged"))
+        for folder in (upper, work, merged):
+            folder.mkdir()
+        options = f"lowerdir={root},upperdir={upper},workdir={work}"
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], check=True)
+        try:
+            yield merged
+        finally:
+            subprocess.run(["umount", str(merged)], check=True)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_boot_with_refused_autostarts(release: str, roots: dict[str, Path]) -> None:
+    """The guests run within 30 s of the daemon's answer, laid out, without anybody's help."""
+    with writable(roots[release]) as root:
+        with BootedHost(root, f"first-{release}", volatile=False) as host:
+            host.copy_project()
+            install(host)
+            host.sh(DEFINE % GUEST)
+            assert not complies(host.virsh("dumpxml", "auto0").stdout)
+            with host.shut_down("/var"):
+                pass
+        with BootedHost(root, f"second-{release}", volatile=False) as host:
+            host.virsh("list")
+            answered = time.monotonic()
+            wait_until(lambda: set(host.virsh("list", "--name").stdout.split()) == set(GUESTS), SECONDS)
+            print(f"{release}: ten guests run {time.monotonic() - answered:.1f} s after the daemon answers")
+            assert all(complies(host.virsh("dumpxml", name).stdout) for name in GUESTS)
+            journal = host.run("journalctl", "-b", "-t", "papr-hook", "--no-pager").stdout
+            assert "it is laid out and started once libvirt serves clients" in journal
+            assert journal.count("started in place of its refused autostart") == len(GUESTS)

@@ -138,13 +138,13 @@ def _start_repair(start: _Start, analysis: pipeline.Analysis, config: Config) ->
     # Imported late: loading libvirt-python is slow, and only a refusal needs it.
     from .redefine import Helper, RefusedGuest, redefine_after_exit
 
-    autostarted = store.is_autostarted(config.domain_dir, start.guest)
+    autostart = store.read_autostart(config.domain_dir, start.guest)
     uuid = parse(start.data).getroot().findtext("uuid", "").strip()
     hook = int(os.environ.get(HOOK_PID) or os.getpid())
-    helper = redefine_after_exit(RefusedGuest(start.guest, uuid, autostarted, start.defined), config, hook)
+    helper = redefine_after_exit(RefusedGuest(start.guest, uuid, autostart, start.defined), config, hook)
     if helper is Helper.CONNECTED:
         return f"its domain XML is being laid out: start it again in a moment; {_KEEP}"
-    if helper is Helper.WAITING and autostarted:
+    if helper is Helper.WAITING and autostart is not store.Autostart.NEVER:
         return f"it is laid out and started once libvirt serves clients; {_KEEP}"
     return f"run 'papr-hook adopt {start.guest}' and start it again; {_KEEP}"
 

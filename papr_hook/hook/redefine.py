@@ -23,6 +23,7 @@ from .. import journal, pipeline
 from ..config import Config
 from ..errors import LayoutError, PaprHookError
 from ..virt.connection import Connection, connect
+from ..virt.store import Autostart
 from . import adoption
 
 CONNECT_SECONDS: Final = 4.0
@@ -51,13 +52,13 @@ class Helper(Enum):
 class RefusedGuest:
     """A guest whose start the hook refuses.
 
-    name: its name. uuid: its UUID. autostarted: whether libvirt starts it at boot. data: its domain XML for the next
+    name: its name. uuid: its UUID. autostart: whether libvirt starts it at boot. data: its domain XML for the next
     start, as libvirt returns it.
     """
 
     name: str
     uuid: str
-    autostarted: bool
+    autostart: Autostart
     data: bytes
 
 
@@ -87,7 +88,7 @@ def redefine_after_exit(guest: RefusedGuest, config: Config, hook: int) -> Helpe
     os.close(hook_pidfd)
     os.waitpid(child, 0)
     with here:
-        return _agree(here, guest.autostarted)
+        return _agree(here, guest.autostart is not Autostart.NEVER)
 
 
 def _agree(channel: socket.socket, autostarted: bool) -> Helper:
@@ -164,8 +165,12 @@ def _redefine(connection: Connection, guest: RefusedGuest, config: Config, prepa
 
 
 def _start(connection: Connection, guest: RefusedGuest) -> None:
-    """Start a guest whose autostart was refused, unless it runs, or is on autostart no more."""
-    if connection.is_autostarted(guest.uuid) and connection.start_if_inactive(guest.uuid):
+    """Start a guest whose autostart was refused, unless it runs, or is on autostart no more.
+
+    libvirt forgets an autostart at the next boot once it has tried.
+    """
+    wanted = guest.autostart is Autostart.ONCE or connection.is_autostarted(guest.uuid)
+    if wanted and connection.start_if_inactive(guest.uuid):
         journal.log(journal.NOTICE, f"guest '{guest.name}': started in place of its refused autostart")
 
 

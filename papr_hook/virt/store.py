@@ -8,6 +8,7 @@ src/qemu/qemu_domain.c).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 
 from lxml import etree
@@ -44,16 +45,26 @@ def read_domain_xml(domain_dir: Path, guest: str) -> bytes | None:
     return data.strip()
 
 
-def is_autostarted(domain_dir: Path, guest: str) -> bool:
-    """Tell whether libvirt starts a guest when the host boots, each time or once.
+class Autostart(Enum):
+    """Whether libvirt starts a guest when the host boots."""
+
+    NEVER = "never"
+    ONCE = "at the next boot"
+    ALWAYS = "at each boot"
+
+
+def read_autostart(domain_dir: Path, guest: str) -> Autostart:
+    """Return whether libvirt starts a guest when the host boots.
 
     Args:
         domain_dir: libvirt's directory of domain XML.
         guest: the guest's name.
     """
     link = domain_dir / "autostart" / f"{guest}.xml"
-    # The link for one boot is of libvirt 11.2 and later (qemuDomainSetAutostartOnce in its src/qemu/qemu_driver.c).
-    return link.exists() or link.with_name(f"{link.name}.once").exists()
+    if link.exists():
+        return Autostart.ALWAYS
+    # libvirt 11.2 and later (qemuDomainSetAutostartOnce in its src/qemu/qemu_driver.c)
+    return Autostart.ONCE if link.with_name(f"{link.name}.once").exists() else Autostart.NEVER
 
 
 def has_same_layout(one: bytes, other: bytes) -> bool:

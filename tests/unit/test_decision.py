@@ -13,6 +13,7 @@ import pytest
 
 from papr_hook.hook import decision, migration_marks, redefine
 from papr_hook.hook.redefine import Helper, RefusedGuest
+from papr_hook.virt.store import Autostart
 from tests.helpers.cli import Ran, one_line
 from tests.helpers.paths import GOLDEN, INVALID, PROJECT
 
@@ -180,7 +181,9 @@ def test_repair(host: Path, monkeypatch: pytest.MonkeyPatch, helper: Helper, aut
     assert ran.status == decision.REFUSE
     assert told in ran.err
     assert one_line(ran.err)
-    assert asked == [RefusedGuest("pc-shaped", UUID, autostart is not None, NOT_COMPLIANT.strip())]
+    kinds = {None: Autostart.NEVER, "pc-shaped.xml": Autostart.ALWAYS, "pc-shaped.xml.once": Autostart.ONCE}
+    expected = kinds[autostart]
+    assert asked == [RefusedGuest("pc-shaped", UUID, expected, NOT_COMPLIANT.strip())]
 
 
 def test_warn(host: Path) -> None:

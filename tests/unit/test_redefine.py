@@ -16,6 +16,7 @@ from papr_hook.errors import LibvirtError
 from papr_hook.hook import redefine
 from papr_hook.hook.redefine import Helper, RefusedGuest, redefine_after_exit
 from papr_hook.virt.connection import Connection
+from papr_hook.virt.store import Autostart
 from tests.helpers.paths import GOLDEN
 
 GUEST = (GOLDEN / "pc-shaped-in.xml").read_bytes()
@@ -88,14 +89,16 @@ def calls_of(libvirt: FakeLibvirt) -> list[str]:
     raise AssertionError("the helper is still there after 20 s")
 
 
-def ask(libvirt: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, config: Config, hook: int, autostart: bool) -> Helper:
+def ask(
+    libvirt: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, config: Config, hook: int, autostart: Autostart
+) -> Helper:
     monkeypatch.setattr(redefine, "connect", libvirt.connect)
     return redefine_after_exit(RefusedGuest("pc-shaped", "uuid", autostart, GUEST), config, hook)
 
 
-@pytest.mark.parametrize("autostart", [False, True])
+@pytest.mark.parametrize("autostart", list(Autostart))
 def test_nothing_is_done_before_the_hook_exits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config, hook: subprocess.Popen[bytes], autostart: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config, hook: subprocess.Popen[bytes], autostart: Autostart
 ) -> None:
     """A helper that is connected redefines the guest after the hook, and starts it neither way: the user does."""
     libvirt = FakeLibvirt(tmp_path / "calls")
@@ -112,20 +115,31 @@ def test_refused_autostart(
     """A helper that connects only after the hook redefines a guest on autostart and starts it if it does not run."""
     monkeypatch.setattr(redefine, "AUTOSTART_CONNECT_SECONDS", 0.05)
     libvirt = FakeLibvirt(tmp_path / "calls", delay=1, active=active)
-    assert ask(libvirt, monkeypatch, config, hook.pid, True) is Helper.WAITING
+    assert ask(libvirt, monkeypatch, config, hook.pid, Autostart.ALWAYS) is Helper.WAITING
     assert not libvirt.calls.exists()
     hook.kill()
     last = "running" if active else "start uuid"
     assert calls_of(libvirt) == ["connect to test:///fake", "define", last]
 
 
-@pytest.mark.parametrize(("autostart", "still"), [(True, False), (False, True)])
+def test_refused_autostart_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config, hook: subprocess.Popen[bytes]
+) -> None:
+    """A guest on autostart for one boot is started too, although libvirt has forgotten that by then."""
+    monkeypatch.setattr(redefine, "AUTOSTART_CONNECT_SECONDS", 0.05)
+    libvirt = FakeLibvirt(tmp_path / "calls", delay=0.5, autostart=False)
+    assert ask(libvirt, monkeypatch, config, hook.pid, Autostart.ONCE) is Helper.WAITING
+    hook.kill()
+    assert calls_of(libvirt) == ["connect to test:///fake", "define", "start uuid"]
+
+
+@pytest.mark.parametrize(("autostart", "still"), [(Autostart.ALWAYS, False), (Autostart.NEVER, True)])
 def test_late_helper_starts_no_other_guest(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     config: Config,
     hook: subprocess.Popen[bytes],
-    autostart: bool,
+    autostart: Autostart,
     still: bool,
 ) -> None:
     """A guest that is on autostart no more, or was not when it was refused, is redefined and not started."""
@@ -145,7 +159,7 @@ def test_no_libvirt(monkeypatch: pytest.MonkeyPatch, config: Config, hook: subpr
 
     monkeypatch.setattr(redefine, "connect", refuse)
     began = time.monotonic()
-    guest = RefusedGuest("pc-shaped", "uuid", False, GUEST)
+    guest = RefusedGuest("pc-shaped", "uuid", Autostart.NEVER, GUEST)
     assert redefine_after_exit(guest, config, hook.pid) is Helper.FAILED
     assert time.monotonic() - began < redefine.CONNECT_SECONDS
 
@@ -154,7 +168,10 @@ def test_no_hook(config: Config) -> None:
     """Without the process that libvirt waits for there is no helper."""
     gone = subprocess.Popen(["true"])
     gone.wait()
-    assert redefine_after_exit(RefusedGuest("pc-shaped", "uuid", False, GUEST), config, gone.pid) is Helper.FAILED
+    assert (
+        redefine_after_exit(RefusedGuest("pc-shaped", "uuid", Autostart.NEVER, GUEST), config, gone.pid)
+        is Helper.FAILED
+    )
 
 
 def test_helper_holds_nothing_of_the_hook(
@@ -163,7 +180,7 @@ def test_helper_holds_nothing_of_the_hook(
     """A pipe that the hook has open ends with the hook, while the helper still waits: libvirt does not wait for it."""
     reader, writer = os.pipe()
     libvirt = FakeLibvirt(tmp_path / "calls")
-    assert ask(libvirt, monkeypatch, config, hook.pid, False) is Helper.CONNECTED
+    assert ask(libvirt, monkeypatch, config, hook.pid, Autostart.NEVER) is Helper.CONNECTED
     os.close(writer)
     assert os.read(reader, 1) == b""
     os.close(reader)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from papr_hook.virt import store
+from papr_hook.virt.store import Autostart
 from tests.helpers.paths import GOLDEN
 
 GUEST = (GOLDEN / "pc-shaped-in.xml").read_text()
@@ -27,14 +28,23 @@ def test_domain_xml_without_libvirts_header(tmp_path: Path, header: str) -> None
     assert store.read_domain_xml(tmp_path, "h") is None
 
 
-@pytest.mark.parametrize(("link", "autostarted"), [("g.xml", True), ("g.xml.once", True), ("h.xml", False)])
-def test_autostart(tmp_path: Path, link: str, autostarted: bool) -> None:
-    """A guest is on autostart for each boot, or for the next one, by its link."""
-    assert not store.is_autostarted(tmp_path, "g")
+@pytest.mark.parametrize(
+    ("links", "autostart"),
+    [
+        (["g.xml"], Autostart.ALWAYS),
+        (["g.xml.once"], Autostart.ONCE),
+        (["g.xml", "g.xml.once"], Autostart.ALWAYS),
+        (["h.xml", "h.xml.once"], Autostart.NEVER),
+    ],
+)
+def test_autostart(tmp_path: Path, links: list[str], autostart: Autostart) -> None:
+    """A guest is on autostart at each boot, or at the next one, by its link."""
+    assert store.read_autostart(tmp_path, "g") is Autostart.NEVER
     (tmp_path / "g.xml").touch()
     (tmp_path / "autostart").mkdir()
-    (tmp_path / "autostart" / link).symlink_to(tmp_path / "g.xml")
-    assert store.is_autostarted(tmp_path, "g") == autostarted
+    for link in links:
+        (tmp_path / "autostart" / link).symlink_to(tmp_path / "g.xml")
+    assert store.read_autostart(tmp_path, "g") is autostart
 
 
 @pytest.mark.parametrize(

@@ -189,10 +189,13 @@ class Relay:
         number = self._channel.fileno()
         full = self._max_anonymous is not None and len(self._anonymous) >= self._max_anonymous
         if self._accepting and not full and number not in self._handlers:
-            self._register(self._channel, lambda events: None if self._accept() else None)
+            self._register(self._channel, self._on_channel)
             self.watch(self._channel, select.EPOLLIN)
         elif number in self._handlers and (full or not self._accepting):
             self._unregister(self._channel)
+
+    def _on_channel(self, events: int) -> None:
+        self._accept()
 
     def _accept(self) -> bool:
         """Take a client. Return whether there may be more."""

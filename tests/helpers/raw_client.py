@@ -27,6 +27,11 @@ class RawClient:
         self.client.sendall(protocol.build_packet(1, protocol.Type.CALL, 1, 0, name).data)
         assert self.next().status == 0
 
+    @staticmethod
+    def packet(procedure: int, payload: bytes = b"", serial: int = 2) -> bytes:
+        """Return a call's bytes."""
+        return protocol.build_packet(procedure, protocol.Type.CALL, serial, 0, payload).data
+
     def next(self) -> protocol.Packet:
         """The next packet that comes. Raises EOFError."""
         while (packet := self._framer.next_packet()) is None:

@@ -100,7 +100,7 @@ class Analysis:
         earlier = self._read_previous(previous)
         made = compute_layout(whole.domain.guest, self.spares, whole.topology, earlier)
         edited = write(whole.domain, made)
-        moves = find_moves(whole.domain.guest, made, whole.topology)
+        moves = find_moves(whole.domain.guest, made, whole.topology, earlier[0] if earlier else None)
         diagnostics = [*made.diagnostics, *_diagnostics(whole, made), *(move.diagnostic() for move in moves)]
         if edited.is_reformatted:
             diagnostics.append(warning(Name.REFORMATTED, "the whole domain XML was written again: see the difference"))

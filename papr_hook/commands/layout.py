@@ -11,7 +11,7 @@ from ..layout import memlock
 from ..pipeline import Analysis, Result
 from ._io import Io
 from ._links import LinksArgs, add_links, write_links
-from ._options import Source, SourceArgs, add_source, analyze, read_source
+from ._options import Source, SourceArgs, add_source, analyze, load_settings, read_source, resolve_source
 
 
 class LayoutArgs(SourceArgs, LinksArgs):
@@ -19,6 +19,7 @@ class LayoutArgs(SourceArgs, LinksArgs):
 
     in_place: bool
     diff: bool
+    previous: str | None
     verbose: bool
 
 
@@ -27,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("-i", "--in-place", action="store_true", help="write the result back to FILE")
     output.add_argument("--diff", action="store_true", help="print the changes instead of the result")
+    parser.add_argument(
+        "--previous",
+        metavar="FILE|GUEST",
+        help="domain XML that the guest had before; devices without an address return to where they were in it",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="report the locked-memory limit as well")
     add_links(parser)
     add_source(parser)
@@ -38,8 +44,11 @@ def run(args: LayoutArgs, io: Io) -> int:
         raise InputError("-i needs a FILE to write back to")
     source = read_source(args, io)
     analysis = analyze(args, source)
+    previous = None
+    if args.previous is not None:
+        previous = resolve_source(args.previous, None, args.connect or load_settings(args).uri, io).data
     with source.errors():
-        result = analysis.apply_layout()
+        result = analysis.apply_layout(previous)
         if args.in_place and result.changed:
             files.replace(args.source, result.data)
         write_links(args, result.moves)

@@ -13,7 +13,7 @@ from tests.harness import guest
 from tests.harness.guest_image import Image
 from tests.harness.libvirt_host import Host
 from tests.helpers.cli import papr_hook
-from tests.helpers.domain_xml import at, nic
+from tests.helpers.domain_xml import at, file_disk, mac, nic
 
 NAMES = (
     "ln -sf /bin/udevadm /bin/systemd-udevd; mkdir -p /run/udev; systemd-udevd --daemon 2>/dev/null; "
@@ -105,3 +105,38 @@ def test_udev_agrees_before_and_after(host: Host, image: Image, console: Path, t
     finally:
         host.virsh("destroy", "names", check=False)
         host.virsh("undefine", "names")
+
+
+def test_names_stay_over_adoption_redefinition_and_hard_reboot(
+    host: Host, image: Image, console: Path, disk: Path, tmp_path: Path
+) -> None:
+    """The one NIC of a guest has the same name before and after all that its clients do."""
+    plain = guest.domain("stays", image, console, nic(1))
+    host.define(plain)
+    try:
+        before = boot(host, "stays", console)
+        assert list(before.values()) == ["enp0s1"]
+        adopted = papr_hook("adopt", "-c", host.uri, "--yes", "--backups", str(tmp_path / "backups"), "stays")
+        assert adopted.status == 0, adopted.err
+        assert "nic-renamed" not in adopted.out
+        assert boot(host, "stays", console) == before
+        again = guest.domain("stays", image, console, file_disk(disk, "vda") + nic(1) + nic(2))
+        uuid = host.virsh("domuuid", "stays").stdout.strip()
+        again = again.replace("</name>", f"</name><uuid>{uuid}</uuid>", 1)
+        file = tmp_path / "again.xml"
+        file.write_text(again)
+        host.define(papr_hook("layout", "--previous", str(_dumped(host, "stays", tmp_path)), str(file)).out)
+        names = boot(host, "stays", console)
+        assert names[mac(1)] == "enp0s1"
+        assert names[mac(2)] == "enP30p0s1"
+        assert boot(host, "stays", console) == names
+    finally:
+        host.virsh("destroy", "stays", check=False)
+        host.virsh("undefine", "stays")
+
+
+def _dumped(host: Host, name: str, directory: Path) -> Path:
+    """Return a file with the domain XML that libvirt has."""
+    file = directory / "before.xml"
+    file.write_text(host.dumpxml(name, "--inactive"))
+    return file

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from papr_hook.commands import _options
 from tests.helpers.cli import one_line, papr_hook
+from tests.helpers.fake_connection import FakeDaemon
 from tests.helpers.paths import GOLDEN
 from tests.helpers.sysfs import GROUPS, write_sysfs
 
@@ -220,3 +222,35 @@ def test_links_that_cannot_be_written(tmp_path: Path) -> None:
     ran = papr_hook("layout", "--links", str(tmp_path / "file"), str(PC))
     assert (ran.status, ran.out) == (2, "")
     assert "--links: " in ran.err
+
+
+def placed(xml: str) -> set[str]:
+    """Return the devices of a guest with their addresses, as show prints them."""
+    lines = papr_hook("show", stdin=xml.encode()).out.splitlines()
+    return {line.lstrip("│├└─ ") for line in lines if "<" in line}
+
+
+def test_previous_has_the_addresses_of_devices_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--previous takes a file, or a guest by name or UUID, and a device returns to where it was there."""
+    plain = (GOLDEN / "nothing-placed-in.xml").read_bytes()
+    first = papr_hook("layout", stdin=plain).out
+    disk = b"<disk type='file'><source file='/new'/><target dev='vdb' bus='virtio'/></disk>"
+    more = plain.replace(b"<devices>", b"<devices>" + disk)
+    file = tmp_path / "before.xml"
+    file.write_text(first)
+    daemon = FakeDaemon()
+    guest = daemon.add("before", first.encode())
+    monkeypatch.setattr(_options, "connect", daemon.connect)
+    outputs = {papr_hook("layout", "--previous", name, stdin=more).out for name in (str(file), "before", guest.uuid)}
+    assert len(outputs) == 1
+    assert placed(first) < placed(outputs.pop())
+
+
+def test_previous_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file is an error; domain XML that is of no use is none."""
+    missing = papr_hook("layout", "--previous", "/nowhere/before.xml", str(PC))
+    assert (missing.status, missing.err) == (2, "papr-hook: /nowhere/before.xml: No such file or directory\n")
+    useless = tmp_path / "useless.xml"
+    useless.write_text("<domain")
+    plain = str(GOLDEN / "nothing-placed-in.xml")
+    assert papr_hook("layout", "--previous", str(useless), plain).out == papr_hook("layout", plain).out

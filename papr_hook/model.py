@@ -58,6 +58,8 @@ class Device:
         usb2_group: Devices with the same key are functions of one USB 2 controller.
         usb2_function: The function that such a controller has in the ICH9's layout.
         multifunction: Whether its address asks for the multifunction bit of its PCI header type.
+        model: Its model in the domain XML, for people.
+        backing: The file, block device, bridge or network behind it, for people.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Device:
     usb2_group: str | None = None
     usb2_function: int = 0
     multifunction: bool = False
+    model: str | None = None
+    backing: str | None = None
 
     @property
     def is_interface(self) -> bool:

@@ -12,6 +12,7 @@ from lxml import etree
 from ..errors import InputError
 from ..model import MAX_PHBS, Bridge, Device, Guest, PciAddress, Phb
 from . import controllers, numa, scsi, text
+from .details import read_backing, read_model
 from .identity import read_identity, read_rank
 from .implicit import ImplicitDevice, implicit_devices
 from .pci_devices import USB2_FUNCTIONS, address_element, device_kind, sits_on_pci
@@ -254,6 +255,8 @@ def _device(element: etree._Element, indexes: Mapping[etree._Element, int], ordi
         usb2_group=f"usb {indexes[element]}" if is_usb2 else None,
         usb2_function=USB2_FUNCTIONS[model] if is_usb2 else 0,
         multifunction=_asks_for_multifunction(element),
+        model=read_model(element),
+        backing=read_backing(element),
     )
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from lxml import etree
 
 from tests.helpers.cli import papr_hook
 from tests.helpers.paths import GOLDEN
@@ -44,3 +50,62 @@ def test_other_encodings_than_utf_8_are_no_error(tmp_path: Path) -> None:
     )
     assert done.stderr == b""
     assert done.stdout.splitlines()[0] == rb"G\xe4st-\u5ba2  12 vPHBs, 4 spare"
+
+
+def test_long_adds_models_backing_and_drc_indexes() -> None:
+    """--long says what each device is and what is behind it; otherwise the tree is short."""
+    long = papr_hook("show", "--long", str(GOLDEN / "readme-out.xml")).out
+    assert "<disk> vda  virtio, /var/lib/libvirt/images/web.qcow2\n" in long
+    assert "<interface> 52:54:00:4a:5b:6c  virtio, default\n" in long
+    assert "vPHB 2  PCI domain 0002  DRC index 0x20000002\n" in long
+    short = papr_hook("show", str(GOLDEN / "readme-out.xml")).out
+    assert "DRC" not in short and "virtio" not in short
+
+
+def test_json_has_the_guest() -> None:
+    """--json has each vPHB with its DRC index, and each device with its address in the guest."""
+    shown = json.loads(papr_hook("show", "--json", str(GOLDEN / "readme-out.xml")).out)
+    assert [phb["drc_index"] for phb in shown["vphbs"][:2]] == ["0x20000000", "0x20000001"]
+    (disk,) = [device for device in shown["devices"] if device["device"] == "<disk> vda"]
+    assert (disk["model"], disk["backing"]) == ("virtio", "/var/lib/libvirt/images/web.qcow2")
+    tree = papr_hook("show", str(GOLDEN / "readme-out.xml")).out
+    for device in shown["devices"]:
+        assert f"{device['guest_address']}  {device['device']}" in tree
+    assert papr_hook("show", "--json", str(GOLDEN / "x86-in.xml")).out == "null\n"
+
+
+def test_a_picture_needs_no_network(tmp_path: Path) -> None:
+    """--svg writes well-formed XML that has the text of the tree and no address of another host."""
+    file = tmp_path / "guest.svg"
+    assert papr_hook("show", "--svg", str(file), str(LAID_OUT)).out == ""
+    root = etree.parse(str(file)).getroot()
+    text = "".join(str(part) for part in root.itertext()).replace("\xa0", " ")
+    assert "vPHB 0" in text
+    assert "<disk> vda" in text
+    assert "url(" not in re.sub(r"url\(#", "", file.read_text())
+    assert papr_hook("show", "--svg", str(tmp_path), str(LAID_OUT)).err == f"papr-hook: {tmp_path}: Is a directory\n"
+
+
+@pytest.mark.parametrize("columns", ["20", "200"])
+def test_terminals_of_any_width(columns: str) -> None:
+    """On a terminal the tree wraps at its width, and NO_COLOR leaves colours out."""
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "COLUMNS": columns, "TERM": "xterm-256color", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "papr_hook", "show", str(LAID_OUT)], stdout=terminal, env=environment
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                data = os.read(controller, 65536)
+            except OSError:  # the other end is closed
+                break
+            shown += data
+            if not data:
+                break
+    os.close(controller)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    assert max(len(line) for line in text.splitlines()) <= int(columns)
+    assert "\x1b[3" not in shown.decode()

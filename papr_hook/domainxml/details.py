@@ -1,0 +1,30 @@
+"""What a device is, in words for people: its model, and what backs it on the host."""
+
+from __future__ import annotations
+
+from lxml import etree
+
+from .values import shorten
+
+_SOURCES = ("file", "dev", "bridge", "network", "path", "dir", "name", "volume", "wwpn", "port")
+"""Attributes of <source> that name what backs a device, in the order in which they count."""
+
+
+def read_model(element: etree._Element) -> str | None:
+    """Return the model of a device, or the bus of a disk; None if the domain XML has none."""
+    model, target = element.find("model"), element.find("target")
+    candidates = (
+        element.get("model"),
+        (model.get("type") or model.get("name")) if model is not None else None,
+        target.get("bus") if target is not None else None,
+    )
+    return next((shorten(text) for text in candidates if text), None)
+
+
+def read_backing(element: etree._Element) -> str | None:
+    """Return what backs a device on the host: a file, a block device, a bridge, a network; None if unknown."""
+    source = element.find("source")
+    backend = element.findtext("backend")
+    names = [source.get(name) for name in _SOURCES] if source is not None else [backend]
+    found = next((name.strip() for name in names if name and name.strip()), None)
+    return shorten(found) if found is not None else None

@@ -76,7 +76,7 @@ def test_in_front_of_virtqemud(modular: BootedHost) -> None:
     """install.sh sets it up there, and takes it away again; libvirtd's socket is not touched."""
     before = snapshot(modular)
     said = modular.run(INSTALL).stdout
-    assert f"  {SOCKET}    the gateway's; virtqemud's own is in upstream/ there" in said
+    assert f"{SOCKET} gateway; virtqemud's own socket is in upstream/" in " ".join(said.split())
     assert "libvirt-sock" not in said
     assert lays_out(modular)
     modular.run(INSTALL, "--uninstall")
@@ -87,7 +87,7 @@ def test_in_front_of_virtqemud(modular: BootedHost) -> None:
 
 @pytest.mark.parametrize("unit", ["virtqemud.socket", "virtqemud.service", f"{GATEWAY}.service"])
 def test_restarts(gated: BootedHost, unit: str) -> None:
-    """Whoever restarts any of them finds libvirt answering, through the gateway."""
+    """After a restart of any of them, libvirt answers through the gateway."""
     gated.run("systemctl", "restart", unit)
     assert lays_out(gated)
     assert gated.run("systemctl", "is-active", GATEWAY).stdout == "active\n"
@@ -95,7 +95,7 @@ def test_restarts(gated: BootedHost, unit: str) -> None:
 
 @pytest.mark.parametrize("mend", [f"systemctl restart {GATEWAY}", INSTALL], ids=["restart", "install.sh"])
 def test_gateway_that_does_not_start(gated: BootedHost, mend: str) -> None:
-    """Clients go past it; what the journal advises, or a new installation, has it in front again."""
+    """Clients bypass it; after a restart or a new installation it is in front again."""
     gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
     wait_until(lambda: answers(gated))
     assert gated.sh(f"readlink {SOCKET}").stdout == "upstream/virtqemud-sock\n"
@@ -110,7 +110,7 @@ def test_units_are_well_formed(gated: BootedHost) -> None:
 
 
 def test_nothing_failed_is_left(gated: BootedHost) -> None:
-    """A gateway that failed is forgotten when it is uninstalled."""
+    """After an uninstallation systemd has no failed unit of the gateway."""
     gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
     wait_until(lambda: answers(gated))
     gated.run(INSTALL, "--uninstall")

@@ -38,7 +38,7 @@ def test_installed_and_taken_away(host: BootedHost) -> None:
     list_sockets = "cd /run/libvirt; stat -L -c '%n %a %U %G' *libvirt*-sock*"
     before, sockets = snapshot(host), host.sh(list_sockets).stdout
     said = install(host)
-    assert "libvirtd was restarted; the guests ran on" in " ".join(said.split())
+    assert "libvirtd was restarted; running guests are not affected" in " ".join(said.split())
     assert host.sh(list_sockets).stdout == sockets
     host.virsh("define", "/dev/stdin", input=CROWDED)
     assert pci_roots(host) == 6
@@ -100,7 +100,7 @@ def test_libvirt_that_does_not_come_back(host: BootedHost) -> None:
     try:
         done = host.run(INSTALL, check=False)
         assert done.returncode == 1
-        assert done.stderr.startswith("install.sh: libvirtd does not answer at ")
+        assert done.stderr.startswith("install.sh: libvirtd does not ")
         assert "; nothing has changed" in done.stderr
     finally:
         host.sh(f"mv {real} /usr/sbin/libvirtd; service libvirtd start")

@@ -25,7 +25,7 @@ SHOWN = (
     r"Domain 'sample' started",
     r"8 devices, 1 PCI domain, 1 IOMMU group:",
     r"papr-hook [0-9.]+ is installed:",
-    r"/run/libvirt/libvirt-sock the gateway's",
+    r"/run/libvirt/libvirt-sock gateway;",
     r"libvirtd was restarted",
     r"Domain 'second' defined",
     r"papr-hook check -c qemu:///system second complies",

@@ -337,6 +337,6 @@ class _Sysvinit:
         if enable:
             yield Command(("/etc/init.d/papr-hook-upstream", "start"))
         if runs:
-            yield Command(("/etc/init.d/libvirtd", "start"))
+            yield Command(("/etc/init.d/libvirtd", "start"), failure="libvirtd does not start: see its log")
         if enable:
             yield Command(("/etc/init.d/papr-hook-gateway", "start"))

@@ -109,7 +109,7 @@ def _serve(serving: socket.socket, load_config: Callable[[], Config]) -> None:
     set_oom_score(OomScore.RELAY)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _warm_up()
-    gc.freeze()
+    gc.disable()  # a worker does not live long enough, and a collection would copy the memory that it shares
     notice, notify = os.pipe()
     poller = select.poll()
     poller.register(notice, select.POLLIN)

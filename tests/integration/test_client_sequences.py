@@ -1,0 +1,100 @@
+"""libvirt's clients define their guests again and again through the gateway: no NIC changes its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.gateway_host import GatewayHost
+from tests.helpers import client_sequences as sequences
+from tests.helpers.client_sequences import UUID, NovaGuest
+from tests.helpers.guests import complies
+from tests.helpers.sysfs import write_sysfs
+
+FUNCTIONS = {f"0003:01:0{number // 8}.{number % 8}": 20 + number for number in range(1, 23)}
+"""Virtual functions of a NIC, each in an IOMMU group of its own."""
+
+
+@pytest.fixture
+def disks(root: Path) -> Iterator[Path]:
+    """Return a directory with disks."""
+    directory = root / "disks"
+    directory.mkdir()
+    for number in range(12):
+        (directory / f"{number}.raw").write_bytes(bytes(1 << 20))
+    yield directory
+    for file in directory.iterdir():
+        file.unlink()
+    directory.rmdir()
+
+
+@pytest.fixture
+def functions(gateway: GatewayHost, root: Path) -> Iterator[list[str]]:
+    """Show libvirt and papr-hook virtual functions that this machine does not have, and return their addresses."""
+    tree = write_sysfs(root / "sys", FUNCTIONS)
+    gateway.host.write("/etc/papr-hook.conf", f"[papr-hook]\nsysfs = {tree}\n")
+    gateway.host.run(["mount", "--bind", str(tree / "bus/pci"), "/sys/bus/pci"])
+    yield list(FUNCTIONS)
+    gateway.host.run(["umount", "/sys/bus/pci"])
+    gateway.host.run(["rm", "/etc/papr-hook.conf"])
+    for path in sorted(tree.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    tree.rmdir()
+
+
+def test_nova(gateway: GatewayHost, disks: Path) -> None:
+    """Ten hard reboots, each after a volume and a port were attached to the running server."""
+    sequences.run_nova(gateway.host, disks, rounds=10)
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct ports", "PCI aliases"])
+def test_nova_with_functions(gateway: GatewayHost, disks: Path, functions: list[str], direct: bool) -> None:
+    """Ten hard reboots with a further volume, port and function: each function is where libvirt alone puts it."""
+    server, names = NovaGuest(disks, bus="scsi"), sequences.Names()
+    for number, function in enumerate(functions[:10]):
+        (server.direct_ports if direct else server.functions).append(function)
+        server.volumes = min(number + 1, 12)
+        server.ports.append(len(server.ports) + 1)
+        gateway.via_daemon("define", "/dev/stdin", input=server.xml())
+        alone = gateway.via_daemon("dumpxml", "--inactive", UUID).stdout
+        gateway.via_daemon("undefine", UUID)
+        through = sequences.define(gateway.host, server.xml())
+        names.check(through)
+        sequences.same_as_libvirt_alone(alone, through)
+        gateway.host.virsh("undefine", UUID)
+
+
+def test_nixvirt(gateway: GatewayHost, disks: Path) -> None:
+    """Defining the same domain XML again changes nothing that would have the client restart the guest."""
+    sequences.run_nixvirt(gateway.host, disks)
+
+
+def test_terraform(gateway: GatewayHost, disks: Path) -> None:
+    """A NIC with an address on bus 0 stays there, without a PCI controller in the domain XML."""
+    sequences.run_terraform(gateway.host, disks)
+
+
+def test_vagrant(gateway: GatewayHost, disks: Path) -> None:
+    """What was read back is defined again at each start."""
+    sequences.run_vagrant(gateway.host, disks)
+
+
+def test_rename(gateway: GatewayHost, disks: Path) -> None:
+    """A renamed guest keeps its layout."""
+    sequences.run_rename(gateway.host, disks)
+
+
+def test_virt_clone(gateway: GatewayHost, disks: Path) -> None:
+    """A clone has the NICs of the original at their places, with MAC addresses of its own."""
+    names = sequences.Names()
+    names.check(sequences.define(gateway.host, NovaGuest(disks, volumes=2, ports=[1, 2]).xml()))
+    command = ["virt-clone", "--connect", gateway.host.uri, "-o", "instance-00000001", "-n", "clone"]
+    files = [part for number in range(2) for part in ("--file", str(disks / f"clone-{number}.raw"))]
+    gateway.host.run([*command, *files], timeout=120)
+    clone = gateway.host.dumpxml("clone", "--inactive")
+    assert complies(clone)
+    macs = sequences.nic_addresses(clone)
+    assert not macs.keys() & names.known.keys()
+    assert list(macs.values()) == list(names.known.values())

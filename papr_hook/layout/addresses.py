@@ -151,7 +151,8 @@ def _new_addresses(
             text = f"and its endpoint need more than {MAX_SLOT} slots"
             raise LayoutError(error(Name.LARGE_ENDPOINT, text, current.guest.devices[card[0]].name))
         taken.add(slot)
-        used = {address.function for address in placed.values() if address.slot == slot}
+        # Where devices share a vPHB, those of another group may be in the slot, too.
+        used = {address.function for address in addresses.values() if (address.bus, address.slot) == (bus, slot)}
         functions = _choose_functions(current, card, used)
         found.update({member: PciAddress(bus=bus, slot=slot, function=functions[member]) for member in card})
     return found
@@ -203,7 +204,10 @@ def _choose_functions(current: CurrentLayout, card: list[int], used: set[int]) -
         found: dict[int, int] = {}
         for member, device in devices.items():
             choices = (device.usb2_function, *range(_FUNCTIONS))
-            found[member] = next(number for number in choices if number not in {*used, *found.values()})
+            free = [number for number in choices if number not in {*used, *found.values()}]
+            if not free:
+                raise LayoutError(error(Name.SPLIT_SLOT, "finds no free function in the slot of its set", device.name))
+            found[member] = free[0]
         return found
     wanted = {member: device.address.function if device.address else 0 for member, device in devices.items()}
     if 0 in wanted.values():

@@ -99,11 +99,12 @@ def balanced_buses(current: CurrentLayout, capacity: Capacity) -> frozenset[int]
     own_nic = capacity.nic_on_0 and 0 in capacity.reserved
     left = capacity.usable - capacity.endpoints
     needed = max(left - capacity.min_spares, 0) or left
-    if _is_even(sizes, capacity.emulated - own_nic, needed):
+    if len(sizes) <= left and _is_even(sizes, capacity.emulated - own_nic, needed):
         return frozenset(sizes)
     others = {bus: size for bus, size in sizes.items() if bus != 0}
     alone = current.nic_on_bus_0 is not None and shared.get(0) == [current.nic_on_bus_0]
-    if alone and _is_even(others, capacity.others, capacity.shared_buses):
+    fits = len(sizes) <= left + own_nic
+    if alone and fits and _is_even(others, capacity.others, capacity.shared_buses):
         return frozenset(sizes)
     return frozenset()
 

@@ -203,11 +203,6 @@ class Guest:
     unassigned: frozenset[PciAddress] = frozenset()
 
     @property
-    def max_phbs(self) -> int:
-        """How many vPHBs the guest can have beside what its qemu:commandline adds; their indexes have no gap."""
-        return min(MAX_PHBS - len(self.commandline_targets), *self.commandline_indexes, MAX_PHBS)
-
-    @property
     def used_by_commandline(self) -> frozenset[int]:
         """The buses that the qemu:commandline uses, including the last one if it uses that."""
         indexes = {phb.index for phb in self.phbs}

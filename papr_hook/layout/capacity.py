@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..diagnostics import Diagnostic, Name, error
-from ..model import MAX_PHBS, MAX_SLOT, Guest
+from ..model import MAX_PHBS, MAX_SLOT, Guest, Phb
 from .current import CurrentLayout
 
 
@@ -133,3 +134,16 @@ def empty_vphbs(guest: Guest) -> set[int]:
 def vphb_0_last(bus: int) -> int:
     """Sort key of buses: libvirt puts devices without an address on vPHB 0, so it is filled last."""
     return bus or MAX_PHBS
+
+
+def commandline_clashes(guest: Guest, phbs: Iterable[Phb]) -> Iterator[Diagnostic]:
+    """Yield an error for each vPHB that QEMU would refuse, because a device of the qemu:commandline has its id.
+
+    Args:
+        guest: The guest.
+        phbs: Its vPHBs, or those of a layout.
+    """
+    for phb in phbs:
+        if phb.index in guest.commandline_indexes:
+            text = f"needs the QEMU id pci.{phb.index}, which the qemu:commandline gives to a device; rename that"
+            yield error(Name.COMMANDLINE_PHB, text, f"<controller> pci {phb.index}", phb.line)

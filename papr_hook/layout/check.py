@@ -9,7 +9,7 @@ from ..config import IncompletePe
 from ..diagnostics import Diagnostic, Name, Rule, Severity, error, warning
 from ..model import MAX_PHBS, MAX_SLOT, Device, Guest, HostTopology, PciAddress, Phb
 from . import endpoints
-from .capacity import Capacity, empty_vphbs
+from .capacity import Capacity, commandline_clashes, empty_vphbs
 from .current import CurrentLayout
 from .groups import DeviceGroup
 from .keep import balanced_buses, find_kept
@@ -66,6 +66,7 @@ def _controllers(current: CurrentLayout) -> Iterator[Diagnostic]:
     if missing:
         names = ", ".join(map(str, missing))
         yield error(Name.PCI_ROOT_MISSING, f"has no pci-root with index {names}", "<devices>")
+    yield from commandline_clashes(guest, guest.phbs)
     targets = Counter(phb.target for phb in guest.phbs)
     for phb in guest.phbs:
         fault = _target_fault(phb, targets, guest)

@@ -9,6 +9,7 @@ from ..errors import LayoutError
 from ..model import Guest, HostTopology, Layout
 from .addresses import make_addresses, make_phbs
 from .assign import Assignment, assign_buses
+from .capacity import commandline_clashes
 from .current import CurrentLayout
 from .keep import find_kept
 from .previous import previous_places
@@ -34,8 +35,12 @@ def compute_layout(guest: Guest, spares: int, topology: HostTopology, previous: 
         text = "the qemu:commandline adds a PHB with index 0, which every pseries guest has already"
         raise LayoutError(error(Name.COMMANDLINE_PHB, text))
     assignment = assign_buses(current, kept, spares, previous_places(current, previous))
+    phbs = make_phbs(current, assignment)
+    clash = next(commandline_clashes(guest, phbs), None)
+    if clash is not None:
+        raise LayoutError(clash)
     return Layout(
-        phbs=make_phbs(current, assignment),
+        phbs=phbs,
         addresses=make_addresses(current, assignment),
         diagnostics=tuple(_diagnostics(guest, assignment, spares)),
     )

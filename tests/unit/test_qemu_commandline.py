@@ -8,7 +8,7 @@ import pytest
 from lxml import etree
 
 from papr_hook.domainxml.qemu_commandline import Commandline, read_commandline
-from papr_hook.model import MAX_PHBS, Guest
+from tests.helpers.commandlines import NOT_ON_PCI, ON_PHB_0, SLOTS
 
 NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
@@ -47,33 +47,12 @@ def test_another_id(name: str) -> None:
     assert read("-device", f"edu,bus=pci.0,id={name}").indexes == set()
 
 
-def test_vphbs_that_fit() -> None:
-    """The indexes of vPHBs have no gap, so one id ends them."""
-    assert Guest("g").max_phbs == MAX_PHBS
-    assert Guest("g", commandline_targets=frozenset({1, 9})).max_phbs == MAX_PHBS - 2
-    assert Guest("g", commandline_targets=frozenset({1}), commandline_indexes=frozenset({7, 3})).max_phbs == 3
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("-nic", "user,model=e1000"), ("-net", "nic,model=virtio"), ("--nic", "user,model=virtio-net-pci"), ("-usb",),
-        ("-M", "pseries,usb=on"), ("-vga", "std"), ("-audio", "none,model=ac97"), ("-virtfs", "local,path=/tmp"),
-        ("-drive", "if=virtio,file=d"), ("-device", "edu"), ("-device", "driver=edu"), ("-device", "edu,bus=pci.0"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("words", ON_PHB_0, ids=" ".join)
 def test_what_is_on_phb_0(words: tuple[str, ...]) -> None:
     assert read(*words) == Commandline(buses=frozenset({0}))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("-nic", "user"), ("-nic", "none"), ("-nic", "user,model=spapr-vlan"), ("-net", "nic"), ("-net", "user"),
-        ("-net", "nic,model=ibmveth"), ("-vga", "none"), ("-M", "pseries"), ("-drive", "if=none,file=d"),
-        ("-device", "scsi-hd"), ("-device", "virtserialport"), ("-audio", "none"), ("-display", "none"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("words", [*NOT_ON_PCI, ("-device", "scsi-hd"), ("-device", "virtserialport")], ids=" ".join)
 def test_what_is_not_on_pci(words: tuple[str, ...]) -> None:
     """Without a model, a NIC of -nic and -net is a spapr-vlan."""
     assert read(*words) == Commandline()
@@ -85,18 +64,11 @@ def test_the_last_bus() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "slots"),
-    [
-        ("edu,addr=3", {3}), ("edu,bus=pci.0,addr=010", {16}), ("edu,addr=0x1f.7", {31}),
-        ("edu,bus=pci.1.0,addr=3", set()),
-        ('{"driver": "edu", "bus": "pci.0", "addr": "5.1"}', {5}),
-        ('{"driver": "edu", "bus": "pci.0", "addr": 25}', {3}),
-        ("scsi-hd,addr=3", set()), ("edu,addr=x", set()),
-    ],
-)  # fmt: skip
-def test_slots_of_phb_0(device: str, slots: set[int]) -> None:
+    ("device", "slot"), [*SLOTS, ("edu,bus=pci.1.0,addr=3", None), ("scsi-hd,addr=3", None), ("edu,addr=x", None)]
+)
+def test_slots_of_phb_0(device: str, slot: int | None) -> None:
     """addr is hexadecimal in text, and slot and function in one as a number."""
-    assert read("-device", device).slots == slots
+    assert read("-device", device).slots == (set() if slot is None else {slot})
 
 
 def test_slot_of_an_old_nic() -> None:

@@ -88,6 +88,20 @@ def test_a_second_phb_0_is_refused() -> None:
         compute.compute_layout(guest, 4, HostTopology())
 
 
+def test_the_id_of_a_vphb_on_the_commandline() -> None:
+    """QEMU refuses a second pci.1; a layout that needs no more vPHBs than the id allows is made."""
+    root = "<controller type='pci' index='{0}' model='pci-root'><target index='{0}'/></controller>"
+    clash = "-device spapr-pci-host-bridge,index=29,id=pci.{}"
+    _, guest = read(root.format(0) + root.format(1), clash.format(1))
+    found = [str(one) for one in check.check(guest, 0, HostTopology()) if one.is_error]
+    assert any("<controller> pci 1 needs the QEMU id pci.1" in text for text in found), found
+    for number in (1, 4):
+        _, guest = read(DISK.format(""), clash.format(number))
+        with pytest.raises(LayoutError, match=rf"needs the QEMU id pci\.{number}"):
+            compute.compute_layout(guest, 4, HostTopology())
+    assert 29 not in {phb.target for phb in laid_out(DISK.format(""), clash.format(9)).phbs}
+
+
 def test_an_endpoint_of_more_devices_than_slots_is_refused() -> None:
     _, guest = read(hostdevs(32))
     topology = HostTopology(iommu_groups={PciAddress(0, 0, n, 0): 1 for n in range(32)})

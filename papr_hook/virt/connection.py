@@ -221,15 +221,6 @@ class Connection:
         with _errors("attach the device"):
             self._lookup(guest).attachDeviceFlags(device.decode("utf-8", "replace"), flags)
 
-    def is_persistent(self, guest: str) -> bool:
-        """Tell whether libvirt keeps domain XML for a guest's next start.
-
-        Args:
-            guest: its name or UUID.
-        """
-        with _errors(f"read guest '{guest}'"):
-            return bool(self._lookup(guest).isPersistent())
-
     def define(self, data: bytes) -> None:
         """Define a guest, or redefine it for its next start.
 

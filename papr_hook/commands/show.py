@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 from ..errors import InputError
+from ..pipeline import Analysis
 from ..render import json as render_json
+from ..virt.connection import connect
 from ._io import Io
-from ._options import SourceArgs, add_source, analyze, read_source
+from ._options import Source, SourceArgs, add_source, analyze, load_settings, read_source
+
+POLL_SECONDS = 1.0
+"""How often --watch reads the guest."""
+
+_CLEAR = "\x1b[H\x1b[2J"
+"""Moves to the first line of a terminal and clears it (ECMA-48 CUP and ED)."""
 
 
 class ShowArgs(SourceArgs):
@@ -18,6 +27,7 @@ class ShowArgs(SourceArgs):
     long: bool
     json: bool
     svg: Path | None
+    watch: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +38,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print the guest as JSON")
     output.add_argument("--svg", type=Path, metavar="FILE", help="write a picture instead")
+    output.add_argument("--watch", action="store_true", help="draw a running guest again whenever it changes")
     add_source(parser)
 
 
 def run(args: ShowArgs, io: Io) -> int:
     """Draw a guest. Return the exit status."""
+    if args.watch:
+        return _watch(args, io)
     source = read_source(args, io)
-    analysis = analyze(args, source)
+    return _show(args, io, analyze(args, source))
+
+
+def _watch(args: ShowArgs, io: Io) -> int:
+    """Draw a guest whenever its domain XML changes, until it is gone."""
+    if args.source == "-":
+        raise InputError("--watch needs the name of a guest")
+    drawn = None
+    with connect(args.connect or load_settings(args).uri) as connection:
+        while True:
+            # Without flags it is the domain XML of the running guest, if it runs.
+            xml = connection.xml(args.source, 0)
+            if xml != drawn:
+                io.write(_CLEAR if io.stdout.isatty() else "")
+                _show(args, io, analyze(args, Source(args.source, xml)))
+                drawn = xml
+            time.sleep(POLL_SECONDS)
+
+
+def _show(args: ShowArgs, io: Io, analysis: Analysis) -> int:
     guest = analysis.domain.guest
     if guest is None:
         io.print("null" if args.json else "not a pseries guest: no vPHBs to show")

@@ -38,8 +38,8 @@ def main(argv: Sequence[str], stdin: BinaryIO, stdout: TextIO) -> int:
         stdout: Where it prints.
 
     Returns:
-        The exit status: 0; 1 if check found an error or adopt failed for a guest; 2 if the command failed, with one
-        line on standard error.
+        The exit status: 0; 1 if check found an error, or adopt or plan failed for a guest; 2 if the command failed,
+        with one line on standard error.
     """
     try:
         from .commands._io import Io
@@ -49,9 +49,10 @@ def main(argv: Sequence[str], stdin: BinaryIO, stdout: TextIO) -> int:
     except PaprHookError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in PACKAGES:
+        package = (error.name or "").split(".")[0]
+        if package not in PACKAGES:
             raise
-        _fail(f"the Python package {error.name} is not installed; install {PACKAGES[str(error.name)]}")
+        _fail(f"the Python package {package} is not installed; install {PACKAGES[package]}")
     return FAILED
 
 

@@ -120,7 +120,7 @@ def test_closed_streams_are_not_taken_by_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["lxml", "rich"])
 def test_a_missing_package_is_one_line(command: str, package: str, tmp_path: Path) -> None:
     """Without a package that a command needs, it exits with 2 and says which package to install."""
-    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(name='{package}')\n")
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(name='{package}.part')\n")
     arguments = [str(PC)] if command in ("layout", "check", "show") else []
     arguments += {"attach": ["guest"], "gateway": ["serve"]}.get(command, [])
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{GOLDEN.parents[1]}"}

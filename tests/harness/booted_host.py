@@ -36,8 +36,10 @@ PACKAGES = (
 INITS = {
     "systemd": ("systemd-sysv", "dbus", "libpam-systemd"),
     "sysvinit": ("sysvinit-core", "libvirt-daemon-system-sysv", "procps"),
+    "none": ("python3-lxml", "python3-libvirt", "qemu-utils", "ipxe-qemu", "iproute2", "procps"),
 }
-"""What has a host boot, by the name of its first process."""
+"""What has a host boot, by the name of its first process. Without one, the root is for hosts that are not booted, which
+run papr-hook from the checkout."""
 
 BOOT_SECONDS = 60.0
 STOP_SECONDS = 60.0

@@ -61,13 +61,16 @@ class Host(IsolatedTree):
         name: as for IsolatedTree.
         capability_cache: a directory with libvirt's cache of emulator capabilities, as save_cache() writes it. It is
             copied and never changed. With it, libvirtd does not probe the emulators.
+        release: as for IsolatedTree.
 
     Raises:
         ValueError: name is not a host name, or root is too long for a socket below it.
     """
 
-    def __init__(self, root: Path, name: str, capability_cache: Path | None = None) -> None:
-        super().__init__(root, name)
+    def __init__(
+        self, root: Path, name: str, capability_cache: Path | None = None, release: Path | None = None
+    ) -> None:
+        super().__init__(root, name, release)
         self.uuid = str(uuid.uuid4())
         self._capability_cache = capability_cache
         if len(os.fsencode(self.outside(SOCKET))) > MAX_SOCKET_PATH:

@@ -20,6 +20,8 @@ from typing import Final
 
 __all__ = ["CommandError", "HostError", "IsolatedTree"]
 
+PROJECT: Final = Path(__file__).resolve().parents[2]
+
 # The path inside, and the directory's name below the tree's own directory. /run is private as a whole, because a
 # gateway or a hook may put sockets and locks there.
 PRIVATE: Final = {
@@ -52,8 +54,20 @@ umount -R -l /sys
 mount -t sysfs sysfs /sys
 ip link set lo up
 hostname "$1"
+release=$2 top=$3
+shift 3
+if [ -n "$release" ]; then
+    mkdir -p "$top/layer" "$top/root"
+    mount -t tmpfs layer "$top/layer"
+    mkdir "$top/layer/upper" "$top/layer/work"
+    mount -t overlay -o "lowerdir=$release,upperdir=$top/layer/upper,workdir=$top/layer/work" overlay "$top/root"
+    for shared in /proc /sys /dev /tmp /var/tmp "$1"; do
+        mkdir -p "$top/root$shared"
+        mount --rbind "$shared" "$top/root$shared"
+    done
+fi
 shift
-while [ $# -gt 0 ]; do mount --bind "$1" "$2"; shift 2; done
+while [ $# -gt 0 ]; do mount --bind "$1" "${release:+$top/root}$2"; shift 2; done
 echo "$pid"
 cat >/dev/null
 exit 0
@@ -101,16 +115,19 @@ class IsolatedTree:
         root: a directory, which several trees may share. It is created if it does not exist. It must not be below
             /etc, /run or libvirt's directories in /var.
         name: the host name of the tree, and the name of its directory below root: letters, digits and hyphens.
+        release: the root directory of another release, whose programs the tree sees in place of the machine's. It is
+            not changed. /tmp, /var/tmp and the project are the machine's.
 
     Raises:
         ValueError: name is not a host name.
     """
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, release: Path | None = None) -> None:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
             raise ValueError(f"not a host name: {name!r}")
         self.name = name
         self.directory = root.resolve() / name
+        self.release = release
         self._init: subprocess.Popen[str] | None = None
         self._pid = 0
 
@@ -168,7 +185,8 @@ class IsolatedTree:
 
     def argv(self, argv: list[str]) -> list[str]:
         """Return the command line that runs argv inside, for callers that start a process themselves."""
-        return ["nsenter", "-t", str(self._pid), "-m", "-u", "-i", "-n", "-p", "--", *argv]
+        enter = ["nsenter", "-t", str(self._pid), "-m", "-u", "-i", "-n", "-p", "--"]
+        return [*enter, *(["chroot", str(self.directory / "root")] if self.release is not None else []), *argv]
 
     def write(self, path: str, data: str, mode: int = 0o644) -> None:
         """Write a file inside, atomically, and create its directories.
@@ -216,10 +234,11 @@ class IsolatedTree:
         """
         self._make_directories()
         binds = [part for inside, below in PRIVATE.items() for part in (str(self.directory / below), inside)]
+        places = [str(self.release or ""), str(self.directory), str(PROJECT)]
         flags = ["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"]
         # In its own session it does not get the terminal's SIGINT: the tests end it themselves.
         self._init = subprocess.Popen(
-            ["unshare", *flags, "--propagation", "private", "--", "sh", "-c", INIT, "sh", self.name, *binds],
+            ["unshare", *flags, "--propagation", "private", "--", "sh", "-c", INIT, "sh", self.name, *places, *binds],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -275,9 +294,9 @@ class IsolatedTree:
         return ""
 
     def _make_directories(self) -> None:
-        """Create the private directories: a copy of the machine's /etc, and empty ones."""
+        """Create the private directories: a copy of /etc, and empty ones."""
         self.directory.mkdir(parents=True, mode=0o700)
-        subprocess.run(["cp", "-a", "/etc", str(self.directory / "etc")], check=True)
+        subprocess.run(["cp", "-a", f"{self.release or ''}/etc", str(self.directory / "etc")], check=True)
         for below in PRIVATE.values():
             (self.directory / below).mkdir(exist_ok=True)
         for below in ("run/lock", "run/user"):

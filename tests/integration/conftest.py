@@ -31,10 +31,16 @@ def root() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def image(root: Path) -> guest_image.Image:
+def cache(root: Path) -> Path:
+    """Return the directory for what is built once."""
+    kept = os.environ.get("PAPR_TEST_CACHE")
+    return Path(kept).resolve() if kept else root / "cache"
+
+
+@pytest.fixture(scope="session")
+def image(cache: Path) -> guest_image.Image:
     """Build what a test guest boots."""
-    cache = os.environ.get("PAPR_TEST_CACHE")
-    return guest_image.build(Path(cache).resolve() if cache else root / "cache")
+    return guest_image.build(cache)
 
 
 @pytest.fixture(scope="session")

@@ -117,40 +117,43 @@ def assign_buses(current: CurrentLayout, kept: Kept, spares: int, places: Mappin
 
 def _kept_targets(current: CurrentLayout, buses: Collection[int]) -> dict[int, int]:
     """Return the target indexes of vPHBs that stay; a missing one is filled in as libvirt does."""
-    targets = fill_targets(assigned_targets(current), buses, current.guest.commandline_targets)
+    targets = fill_targets(assigned_targets(current, buses), buses, current.guest.commandline_targets)
     return {bus: target for bus, target in targets.items() if bus in buses or bus == 0}
 
 
 def _recall(draft: _Draft, places: Mapping[DeviceGroup, Place], exclusive: bool) -> None:
     """Put groups back where they were, if nothing has to share for it.
 
-    Where emulated devices have to share, only the NIC of vPHB 0 and endpoints go back.
+    Where emulated devices have to share, only the NIC of vPHB 0 and endpoints go back. If the domain XML gives an index
+    another target index, the vPHB with the remembered target index counts; if there is none, the index itself may get
+    it, once all others are back.
     """
-    recalled = [(group, places[group]) for group in draft.waiting if group in places]
-    for group, place in recalled:
-        is_nic_of_0 = place.bus == 0 and draft.current.is_nic(group)
-        if exclusive or is_nic_of_0 or (group.endpoint and place.bus != 0):
-            bus = _recalled_bus(draft, place, is_nic_of_0)
-            if bus is not None:
+    written = valid_targets(draft.current.guest)
+    with_target = {target: bus for bus, target in written.items()}
+    for may_renumber in (False, True):
+        for group, place in [(group, places[group]) for group in draft.waiting if group in places]:
+            bus = place.bus
+            if written.get(bus, place.target) != place.target:
+                bus = with_target.get(place.target, bus if may_renumber else -1)
+            is_nic_of_0 = bus == 0 and draft.current.is_nic(group)
+            wanted = exclusive or is_nic_of_0 or (group.endpoint and bus != 0)
+            if wanted and _is_free(draft, bus, place.target, is_nic_of_0):
                 _put_back(draft, group, place, bus)
 
 
-def _recalled_bus(draft: _Draft, place: Place, is_nic: bool) -> int | None:
-    """Return the bus that a remembered place is now, or None if it is not free.
+def _is_free(draft: _Draft, bus: int, target: int, is_nic: bool) -> bool:
+    """Return whether a group may go back to a bus.
 
-    If the domain XML gives the index another target index, the vPHB with the remembered target index counts.
+    Args:
+        draft: The assignment so far.
+        bus: The bus, which is negative if there is none.
+        target: The target index that it had.
+        is_nic: Whether the group is an emulated NIC that goes to vPHB 0, which only reserve keeps it off.
     """
-    written = valid_targets(draft.current.guest)
-    bus = place.bus
-    if bus != 0 and written.get(bus, place.target) != place.target:
-        bus = next((other for other, target in written.items() if target == place.target), bus)
-    if bus != 0 and place.target in draft.used_targets:
-        return None
-    closed = draft.capacity.reserved - ({0} if is_nic else set()) | draft.current.bridge_indexes
-    if is_nic and 0 in draft.current.guest.reserve:
-        return None
+    reserved = draft.current.guest.reserve if is_nic else draft.capacity.reserved
     limit = draft.capacity.ceiling - draft.capacity.reserved_tail
-    return bus if bus < limit and bus not in draft.groups and bus not in closed else None
+    closed = {*draft.groups, *draft.current.bridge_indexes, *reserved}
+    return 0 <= bus < limit and bus not in closed and (bus == 0 or target not in draft.used_targets)
 
 
 def _put_back(draft: _Draft, group: DeviceGroup, place: Place, bus: int) -> None:

@@ -26,7 +26,7 @@ _KINDS = (
     "serial",
     "vsock",
 )
-"""Kinds of emulated devices other than NICs in libvirt's order; all others come last, in document order."""
+"""Kinds of emulated devices other than NICs in libvirt's order; all others come last, by their names."""
 
 _RANKS = {kind: rank for rank, kind in enumerate(_KINDS)}
 
@@ -45,9 +45,12 @@ def _endpoint_rank(device: Device) -> int:
     return 1 if device.passthrough else 0
 
 
-def device_order(group: DeviceGroup, current: CurrentLayout) -> tuple[int, int, int]:
+def device_order(group: DeviceGroup, current: CurrentLayout) -> tuple[int, str, int, str, int]:
     """Sort key of emulated groups other than NICs: by kind, then as libvirt sorts that kind, then as written."""
-    return min(
-        (_RANKS.get(current.guest.devices[member].kind, len(_KINDS)), current.guest.devices[member].rank, member)
-        for member in group.members
-    )
+    return min((*_device_rank(current.guest.devices[member]), member) for member in group.members)
+
+
+def _device_rank(device: Device) -> tuple[int, str, int, str]:
+    """Return the rank of a device's kind, and of the device in it; two disks may have one number, as vda and sda."""
+    name = device.identity if device.kind == "disk" else None
+    return _RANKS.get(device.kind, len(_KINDS)), device.kind, device.rank, name or ""

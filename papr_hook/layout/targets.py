@@ -38,8 +38,14 @@ def fill_targets(targets: Mapping[int, int], buses: Iterable[int], taken: Collec
     return filled
 
 
-def assigned_targets(current: CurrentLayout) -> dict[int, int]:
-    """Return the target index of each vPHB up to the highest bus, as libvirt would fill in the missing ones."""
+def assigned_targets(current: CurrentLayout, more: Iterable[int] = ()) -> dict[int, int]:
+    """Return the target index of each vPHB up to the highest bus, as libvirt would fill in the missing ones.
+
+    Args:
+        current: The guest.
+        more: Buses that are in use though no address in the domain XML says so.
+    """
     guest = current.guest
-    buses = [bus for bus in range(min(current.highest_bus + 1, MAX_PHBS)) if bus not in current.bridge_indexes]
+    highest = max([current.highest_bus, *more])
+    buses = [bus for bus in range(min(highest + 1, MAX_PHBS)) if bus not in current.bridge_indexes]
     return fill_targets(valid_targets(guest), buses, guest.commandline_targets)

@@ -238,7 +238,7 @@ def _untidy_roots(places: Places, count: int) -> Iterator[str]:
 
 
 def _metadata(draw: st.DrawFn) -> str:
-    odd = draw(st.integers(0, 9))
+    odd = draw(st.integers(0, 10))
     if odd < 6:
         return ""
     own = (
@@ -246,6 +246,7 @@ def _metadata(draw: st.DrawFn) -> str:
         "<papr:layout xmlns:papr='urn:papr-hook:domain:1' mode='auto' spares='2'/>",
         "<p:layout xmlns:p='urn:papr-hook:domain:1' spares=' +07'/>",
         "<papr:layout xmlns:papr='urn:papr-hook:domain:1' spares='30'/>",
+        "<papr:layout xmlns:papr='urn:papr-hook:domain:1' reserve=' 3 7'/>",
     )[odd - 6]
     return f"<metadata><a:app xmlns:a='urn:a'><a:x b='1'>te<!-- x -->xt</a:x></a:app>{own}</metadata>"
 

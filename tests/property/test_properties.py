@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,51 +16,18 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from papr_hook import domainxml, schema
-from papr_hook.diagnostics import Diagnostic, Name
+from papr_hook.diagnostics import Name
 from papr_hook.domainxml.write import write
 from papr_hook.errors import InputError, LayoutError
 from papr_hook.layout import check, compute
 from papr_hook.layout.current import CurrentLayout
 from papr_hook.layout.keep import find_kept
-from papr_hook.model import MAX_PHBS, Guest, Layout
+from papr_hook.model import MAX_PHBS
 from tests.helpers.device_templates import ELSEWHERE, ON_PCI
 from tests.helpers.generate import Case, cases, one_device, others
+from tests.helpers.layouts import Done, lay_out, read
 
 RNG = Path("/usr/share/libvirt/schemas/domain.rng")
-
-
-@dataclass(frozen=True)
-class Done:
-    """A case, and what became of it."""
-
-    case: Case
-    domain: domainxml.PseriesDomain
-    guest: Guest
-    spares: int
-    layout: Layout
-    data: bytes
-
-    @property
-    def violations(self) -> tuple[Diagnostic, ...]:
-        """What is wrong with it before it is laid out."""
-        return check.check(self.guest, self.spares, self.case.topology)
-
-
-def read(data: bytes, case: Case) -> tuple[domainxml.PseriesDomain, Guest, int]:
-    """Read a definition: it, its guest, and the spares that it is to have."""
-    found = domainxml.read(data, "ppc64le")
-    assert found.guest is not None
-    return found, found.guest, case.spares if found.guest.spares is None else found.guest.spares
-
-
-def lay_out(data: bytes, case: Case) -> Done | None:
-    """Lay a definition out; None for one that libvirt would not take, or that cannot be laid out."""
-    try:
-        found, guest, spares = read(data, case)
-        made = compute.compute_layout(guest, spares, case.topology)
-    except (InputError, LayoutError):
-        return None
-    return Done(case, found, guest, spares, made, write(found, made).data)
 
 
 @given(cases())

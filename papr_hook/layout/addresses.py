@@ -10,7 +10,7 @@ from ..errors import LayoutError
 from ..model import MAX_SLOT, PciAddress, Phb
 from .assign import Assignment
 from .current import CurrentLayout
-from .endpoints import cell_of
+from .endpoints import numa_cell
 from .groups import DeviceGroup
 
 _FUNCTIONS = 8
@@ -38,7 +38,7 @@ def _node(current: CurrentLayout, assignment: Assignment, phb: Phb) -> int | Non
     stays = any(group in assignment.kept for group in groups) or phb.index in assignment.capacity.reserved
     given = assignment.nodes.get(phb.index, phb.node if stays else None)
     if given is None and phb.index != 0 and len(groups) == 1:
-        return cell_of(groups[0], current.guest, current.topology)
+        return numa_cell(groups[0], current.guest, current.topology)
     return given
 
 

@@ -69,25 +69,28 @@ def _nodedev(address: PciAddress) -> str:
 
 
 def missing_members(guest: Guest, topology: HostTopology) -> tuple[Missing, ...]:
-    """The endpoints that are passed through in part. Bridges of a group are never passed through."""
+    """Return the endpoints that are passed through in part. Bridges of an IOMMU group are never passed through.
+
+    Args:
+        guest: The guest as its domain XML describes it.
+        topology: The members of the IOMMU groups of its host devices.
+    """
     passed = {device.source for device in guest.devices} | guest.unassigned
+    absent: dict[int | None, list[HostDevice]] = {}
+    for address, device in sorted(topology.devices.items()):
+        if address not in passed and not device.is_bridge:
+            absent.setdefault(device.iommu_group, []).append(device)
     found = []
     for group in group_devices(guest, topology):
-        if group.iommu_group is None:
-            continue
-        members = tuple(
-            device
-            for address, device in sorted(topology.devices.items())
-            if device.iommu_group == group.iommu_group and address not in passed and not device.is_bridge
-        )
-        if members:
+        members = absent.get(group.iommu_group) if group.iommu_group is not None else None
+        if members and group.iommu_group is not None:
             first = group.members[0]
-            found.append(Missing(guest.devices[first], first, group.iommu_group, members))
+            found.append(Missing(guest.devices[first], first, group.iommu_group, tuple(members)))
     return tuple(found)
 
 
 def can_be_added(missing: Missing) -> tuple[PciAddress, ...]:
-    """The missing members that the host can do without."""
+    """Return the addresses of the missing members that the host itself does not use."""
     return tuple(member.address for member in missing.members if member.used_for is None)
 
 
@@ -95,8 +98,8 @@ def unresolved_hostdevs(guest: Guest, topology: HostTopology) -> Iterator[Diagno
     """Yield a warning for each passed-through device whose endpoint is unknown.
 
     Args:
-        guest: the guest, as its domain XML has it.
-        topology: what the host said.
+        guest: The guest as its domain XML describes it.
+        topology: What is known about its host.
     """
     for device in guest.devices:
         text = _unresolved(device, topology)
@@ -113,8 +116,14 @@ def _unresolved(device: Device, topology: HostTopology) -> str | None:
     return "is in no IOMMU group on this host" if device.source not in topology.iommu_groups else None
 
 
-def cell_of(group: DeviceGroup, guest: Guest, topology: HostTopology) -> int | None:
-    """The guest NUMA cell that is on an endpoint's host node; None where that is not clear."""
+def numa_cell(group: DeviceGroup, guest: Guest, topology: HostTopology) -> int | None:
+    """Return the guest NUMA cell that is on an endpoint's host node, or None if that is not clear.
+
+    Args:
+        group: The endpoint.
+        guest: The guest, with what its cells are bound to.
+        topology: The NUMA nodes of the host's devices and processors.
+    """
     nodes = {node for node in _nodes(group, guest, topology) if node is not None}
     if not group.endpoint or len(nodes) != 1:
         return None

@@ -1,4 +1,4 @@
-"""What moves as one: a device, the functions of one slot, a USB 2 set, or an endpoint."""
+"""Devices that belong on one vPHB together: the functions of one slot, a USB 2 set, or an endpoint."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ..model import Device, Guest, HostTopology
 class DeviceGroup:
     """Devices that belong on one vPHB together.
 
-    members: their positions in the guest's devices.
-    endpoint: they are a host's partitionable endpoint, so that nothing else may join them.
-    group: its IOMMU group, where the host could tell.
+    Attributes:
+        members: Their positions in the guest's devices.
+        endpoint: Whether they are a partitionable endpoint of the host, so that nothing else may join them.
+        iommu_group: Its IOMMU group, or None if unknown.
     """
 
     members: tuple[int, ...]
@@ -23,37 +24,58 @@ class DeviceGroup:
 
 
 def is_endpoint(device: Device, topology: HostTopology) -> bool:
-    """Whether a device is one of the host's, passed through."""
+    """Return whether a device is one of the host's, passed through.
+
+    Args:
+        device: The device.
+        topology: Which networks hand out host devices.
+    """
     return device.passthrough or device.network in topology.hostdev_networks
 
 
 def group_devices(guest: Guest, topology: HostTopology) -> tuple[DeviceGroup, ...]:
-    """The guest's devices as units, in the order of their first members."""
-    of_key: dict[Hashable, set[int]] = {}
-    of_device: dict[int, set[int]] = {}
+    """Return the groups of a guest's devices, in the order of their first members.
+
+    Args:
+        guest: The guest as its domain XML describes it.
+        topology: The IOMMU groups of its host devices.
+    """
+    leaders = list(range(len(guest.devices)))
+    first_with: dict[Hashable, int] = {}
     for position, device in enumerate(guest.devices):
-        members = {position}
         for key in _keys(device, topology):
-            members |= of_key.get(key, set())
-        for member in members:
-            of_device[member] = members
-            of_key.update((key, members) for key in _keys(guest.devices[member], topology))
-    groups = {min(members): members for members in of_device.values()}
-    return tuple(_unit(guest, tuple(sorted(groups[first])), topology) for first in sorted(groups))
+            _join(leaders, position, first_with.setdefault(key, position))
+    members: dict[int, list[int]] = {}
+    for position in range(len(guest.devices)):
+        members.setdefault(_leader(leaders, position), []).append(position)
+    return tuple(_make_group(guest, tuple(positions), topology) for positions in members.values())
 
 
-def _unit(guest: Guest, members: tuple[int, ...], topology: HostTopology) -> DeviceGroup:
+def _leader(leaders: list[int], position: int) -> int:
+    """Return the first device of the group that a device is in; leaders has a device before it, or itself."""
+    while leaders[position] != position:
+        leaders[position] = leaders[leaders[position]]
+        position = leaders[position]
+    return position
+
+
+def _join(leaders: list[int], one: int, other: int) -> None:
+    first, second = sorted((_leader(leaders, one), _leader(leaders, other)))
+    leaders[second] = first
+
+
+def _make_group(guest: Guest, members: tuple[int, ...], topology: HostTopology) -> DeviceGroup:
     first = guest.devices[members[0]]
-    return DeviceGroup(members, is_endpoint(first, topology), _group(first, topology))
+    return DeviceGroup(members, is_endpoint(first, topology), _iommu_group(first, topology))
 
 
-def _group(device: Device, topology: HostTopology) -> int | None:
+def _iommu_group(device: Device, topology: HostTopology) -> int | None:
     return topology.iommu_groups.get(device.source) if device.source is not None else None
 
 
 def _keys(device: Device, topology: HostTopology) -> Iterator[Hashable]:
-    """What ties a device to others: two devices with a key in common are one unit."""
-    iommu_group = _group(device, topology)
+    """Yield what ties a device to others: two devices with a key in common are in one group."""
+    iommu_group = _iommu_group(device, topology)
     if iommu_group is not None:
         yield "iommu_group", iommu_group
         return
@@ -61,5 +83,5 @@ def _keys(device: Device, topology: HostTopology) -> Iterator[Hashable]:
         yield "usb2", device.usb2_group
     if device.address is not None:
         at = device.address
-        # A USB 2 set has functions of its own, so what else is in its slot is another device.
+        # A USB 2 set has functions of its own, so other devices in its slot are another group.
         yield "slot", is_endpoint(device, topology), device.usb2_group, at.domain, at.bus, at.slot

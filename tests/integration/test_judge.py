@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
 from papr_hook.errors import InputError, LayoutError
-from papr_hook.model import Guest
+from papr_hook.model import Device, Guest
 from tests.harness.libvirt_host import Host
 from tests.helpers.generate import Case, cases
 from tests.helpers.libvirt_view import STARTED, check_device_tree, disks_of, phbs, startable, without_kvm
@@ -71,6 +71,34 @@ def check_what_libvirt_makes(connection: libvirt.virConnect, given: bytes) -> No
     assert sorted(str(device.address) for device in found.devices) == asked
 
 
+def first_nic(guest: Guest) -> Device | None:
+    """The first emulated NIC of a guest."""
+    return next((device for device in guest.devices if device.is_interface and not device.passthrough), None)
+
+
+def check_first_nic(connection: libvirt.virConnect, given: bytes) -> None:
+    """The first emulated NIC has the address that libvirt alone gives it, if that is one on vPHB 0."""
+    given = without_kvm(given)
+    analysis = pipeline.analyze(given, Config())
+    if analysis.guest is None or refusal(connection, given, 0) is not None:
+        return
+    written, alone = first_nic(analysis.guest), first_nic(made_of(connection, given, 0))
+    if written is None or alone is None or alone.address is None or alone.address.bus != 0:
+        return
+    if written.address is None and any(nic_has_vphb_0(device) for device in analysis.guest.devices):
+        return  # vPHB 0 belongs to a NIC with an address there
+    laid_out = domainxml.read(analysis.apply_layout().data).guest
+    assert laid_out is not None
+    nic = first_nic(laid_out)
+    assert nic is not None
+    assert nic.address == alone.address
+
+
+def nic_has_vphb_0(device: Device) -> bool:
+    """Whether a device is an interface with an address on vPHB 0."""
+    return device.is_interface and device.address is not None and device.address.bus == 0
+
+
 OTHER_MACHINES = {"x86-in.xml", "powernv-in.xml"}
 
 
@@ -78,6 +106,7 @@ OTHER_MACHINES = {"x86-in.xml", "powernv-in.xml"}
 def test_golden(connection: libvirt.virConnect, name: str) -> None:
     """Each golden pair, as libvirt sees it."""
     check_what_libvirt_makes(connection, (GOLDEN / name).read_bytes())
+    check_first_nic(connection, (GOLDEN / name).read_bytes())
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason=f"{NO_CORPUS} in {CORPUS}")
@@ -85,6 +114,7 @@ def test_golden(connection: libvirt.virConnect, name: str) -> None:
 def test_corpus(connection: libvirt.virConnect, file: Path) -> None:
     """Each real definition, as libvirt sees it."""
     check_what_libvirt_makes(connection, file.read_bytes())
+    check_first_nic(connection, file.read_bytes())
 
 
 @settings(max_examples=int(os.environ.get("PAPR_TEST_GENERATED", "150")))

@@ -17,7 +17,6 @@ from lxml import etree
 
 from papr_hook import domainxml, schema
 from papr_hook.diagnostics import Name
-from papr_hook.domainxml.write import write
 from papr_hook.errors import InputError, LayoutError
 from papr_hook.layout import check, compute
 from papr_hook.layout.current import CurrentLayout

@@ -28,13 +28,14 @@ def compute_layout(guest: Guest, spares: int, topology: HostTopology, previous: 
         LayoutError: No layout meets the rules.
     """
     current = CurrentLayout(guest, topology)
-    kept = find_kept(current, spares)
+    places = previous_places(current, previous)
+    kept = find_kept(current, spares, {group for group, place in places.items() if place.bus != 0})
     if kept.capacity.shortage is not None:
         raise LayoutError(kept.capacity.shortage)
     if 0 in guest.commandline_targets:
         text = "the qemu:commandline adds a PHB with index 0, which every pseries guest has already"
         raise LayoutError(error(Name.COMMANDLINE_PHB, text))
-    assignment = assign_buses(current, kept, spares, previous_places(current, previous))
+    assignment = assign_buses(current, kept, spares, places)
     phbs = make_phbs(current, assignment)
     clash = next(commandline_clashes(guest, phbs), None)
     if clash is not None:

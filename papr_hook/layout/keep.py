@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..model import MAX_PHBS
@@ -25,7 +25,7 @@ class Kept:
     capacity: Capacity
 
 
-def find_kept(current: CurrentLayout, spares: int) -> Kept:
+def find_kept(current: CurrentLayout, spares: int, elsewhere: Collection[DeviceGroup] = ()) -> Kept:
     """Return the groups that stay on their bus.
 
     A vPHB with a user-defined alias, or that reserve names, becomes reserved when all its devices leave.
@@ -33,13 +33,14 @@ def find_kept(current: CurrentLayout, spares: int) -> Kept:
     Args:
         current: The guest.
         spares: The spares that it should have.
+        elsewhere: Groups that an earlier domain XML had on a vPHB other than 0.
     """
     guest = current.guest
     wanted = {phb.index for phb in guest.phbs if phb.named and phb.index < MAX_PHBS} | guest.reserve
     reserved = reserved_buses(guest)
     while True:
-        owners = _owners(current, reserved)
-        capacity = compute_capacity(current, spares, reserved, _has_nic_on_0(current, owners, reserved))
+        owners = _owners(current, reserved, elsewhere)
+        capacity = compute_capacity(current, spares, reserved, _has_nic_on_0(current, owners, elsewhere))
         if capacity.fits_exclusively or capacity.shortage is not None or len(owners) == len(current.groups):
             buses: dict[int, tuple[DeviceGroup, ...]] = {bus: (group,) for bus, group in owners.items()}
         else:
@@ -50,10 +51,19 @@ def find_kept(current: CurrentLayout, spares: int) -> Kept:
         reserved |= left
 
 
-def _owners(current: CurrentLayout, reserved: frozenset[int]) -> dict[int, DeviceGroup]:
-    """Return the group that each vPHB belongs to where each group gets its own."""
+def _owners(
+    current: CurrentLayout, reserved: frozenset[int], elsewhere: Collection[DeviceGroup]
+) -> dict[int, DeviceGroup]:
+    """Return the group that each vPHB belongs to where each group gets its own.
+
+    Another device leaves vPHB 0 for an emulated NIC that has no place, which libvirt alone would put there.
+    """
     found = {bus: _owner(current, bus, reserved) for bus in current.on_bus}
-    return {bus: group for bus, group in found.items() if group is not None}
+    owners = {bus: group for bus, group in found.items() if group is not None}
+    others = {bus: group for bus, group in owners.items() if bus != 0}
+    if 0 in owners and not current.is_nic(owners[0]) and _has_nic_on_0(current, others, elsewhere):
+        return others
+    return owners
 
 
 def _owner(current: CurrentLayout, bus: int, reserved: frozenset[int]) -> DeviceGroup | None:
@@ -73,14 +83,16 @@ def _owner(current: CurrentLayout, bus: int, reserved: frozenset[int]) -> Device
     return next((group for group in groups if current.is_nic(group)), None)
 
 
-def _has_nic_on_0(current: CurrentLayout, owners: Mapping[int, DeviceGroup], reserved: frozenset[int]) -> bool:
+def _has_nic_on_0(
+    current: CurrentLayout, owners: Mapping[int, DeviceGroup], elsewhere: Collection[DeviceGroup]
+) -> bool:
     """Return whether vPHB 0 belongs to an emulated NIC, or will go to the first one without a place."""
     if 0 in owners:
         return current.is_nic(owners[0])
-    if 0 in reserved and 0 in current.guest.reserve:
+    if 0 in current.guest.reserve:
         return False
-    kept = set(owners.values())
-    return any(group not in kept for group in current.nics)
+    placed = {*owners.values(), *elsewhere}
+    return any(group not in placed for group in current.nics)
 
 
 def balanced_buses(current: CurrentLayout, capacity: Capacity) -> frozenset[int]:

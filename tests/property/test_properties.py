@@ -82,12 +82,15 @@ def what_is_alone_stays(done: Done) -> None:
     targets = Counter(phb.target for phb in guest.phbs)
     phbs = {phb.index: phb for phb in guest.phbs}
     after = {phb.index: phb for phb in done.layout.phbs}
-    for device, place in zip(guest.devices, done.layout.addresses):
+    pairs = list(zip(guest.devices, done.layout.addresses))
+    for device, place in pairs:
         at = device.address
         if at is None or at.domain or not at.slot or at.bus >= MAX_PHBS or at.bus not in phbs or on_bus[at.bus] > 1:
             continue
         if device.passthrough or device.usb2_group is not None or device.network in done.case.topology.hostdev_networks:
             continue
+        if at.bus == 0 and any(nic.is_interface and other.bus == 0 for nic, other in pairs if nic is not device):
+            continue  # libvirt alone would put a NIC without an address there
         assert place == at, device
         phb = phbs[at.bus]
         assert after[at.bus].node == phb.node

@@ -86,9 +86,10 @@ def test_an_address_on_vphb_0_counts_more_than_the_order() -> None:
 
 
 def test_a_nic_that_complies_elsewhere_is_no_candidate() -> None:
-    """vPHB 0 goes to the first NIC without a place; a disk that has it keeps it."""
+    """vPHB 0 goes to the first NIC without a place, and a disk leaves it for that NIC."""
     assert addresses(read(root(0), root(1), nic(1, at(1)), nic(2))) == ["1:1.0", "0:1.0"]
-    assert addresses(read(root(0), disk("vda", at(0, 3)), nic(1))) == ["0:3.0", "1:1.0"]
+    assert addresses(read(root(0), disk("vda", at(0, 1)), nic(1))) == ["1:1.0", "0:2.0"]
+    assert addresses(read(root(0), root(1), disk("vda", at(0, 1)), nic(1, at(1)))) == ["0:1.0", "1:1.0"]
 
 
 def test_what_shares_its_slot_stays_with_the_nic() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import domainxml
-from .config import Config
+from .config import Config, IncompletePe, Mode
 from .diagnostics import Diagnostic, Name, Severity, error, warning
 from .errors import InputError, LayoutError
 from .host import topology
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 class Result:
     """What a layout made of domain XML.
 
-    data: the domain XML with the layout, or the same bytes if nothing changed.
-    layout: the layout, or None if the guest is not to be laid out.
-    changed: whether data differs from the domain XML that was analyzed.
-    moves: the network interfaces that get another address in the guest.
-    diagnostics: what the administrator should know about it; none of them is an error.
+    Attributes:
+        data: The domain XML with the layout, or the same bytes if nothing changed.
+        layout: The layout, or None if the guest is not to be laid out.
+        changed: Whether data differs from the domain XML that was analyzed.
+        diagnostics: What the administrator should know about it; none of them is an error.
+        moves: The network interfaces that get another address in the guest.
     """
 
     data: bytes
@@ -43,12 +44,13 @@ class Result:
 class Analysis:
     """Domain XML and what is known about it.
 
-    domain: as read; its guest is None if it is not a pseries guest.
-    config: the host's settings.
-    topology: what the host's sysfs and libvirt's files say about the guest's devices and networks.
-    spares: the empty vPHBs that the guest should have.
-    opted_out: whether the domain XML or the settings ask for no layout.
-    host_arch: see domainxml.read.
+    Attributes:
+        domain: The domain XML; its guest is None if it is not about a pseries guest.
+        config: The host's settings.
+        topology: What the host's sysfs and libvirt's files say about the guest's devices and networks.
+        spares: The empty vPHBs that the guest should have.
+        opted_out: Whether the domain XML or the settings ask for no layout.
+        host_arch: The architecture of a guest whose domain XML names none, or None for this host's.
     """
 
     domain: domainxml.PseriesDomain | domainxml.OtherDomain
@@ -87,21 +89,21 @@ class Analysis:
             The domain XML with the layout, and what the administrator should know about it.
 
         Raises:
-            LayoutError: no layout of the guest meets a rule, or incomplete_pe forbids its endpoints.
+            LayoutError: No layout of the guest meets a rule, or incomplete_pe forbids its endpoints.
         """
         from .domainxml.write import write
         from .layout.compute import compute_layout
         from .layout.nic_names import find_moves
 
-        if self.guest is None:
+        if self.opted_out or self.domain.guest is None:
             return Result(self.domain.data, None, False)
-        whole = self._completed()
-        assert whole.domain.guest is not None
+        domain, host = self._complete_endpoints(self.domain)
         earlier = self._read_previous(previous)
-        made = compute_layout(whole.domain.guest, self.spares, whole.topology, earlier)
-        edited = write(whole.domain, made)
-        moves = find_moves(whole.domain.guest, made, whole.topology, earlier[0] if earlier else None)
-        diagnostics = [*made.diagnostics, *_diagnostics(whole, made), *(move.diagnostic() for move in moves)]
+        made = compute_layout(domain.guest, self.spares, host, earlier)
+        edited = write(domain, made)
+        moves = find_moves(domain.guest, made, host, earlier[0] if earlier else None)
+        found = _find_diagnostics(domain.guest, host, made)
+        diagnostics = [*made.diagnostics, *found, *(move.diagnostic() for move in moves)]
         if edited.is_reformatted:
             diagnostics.append(warning(Name.REFORMATTED, "the whole domain XML was written again: see the difference"))
         return Result(edited.data, made, edited.data != self.domain.data, tuple(diagnostics), moves)
@@ -118,25 +120,25 @@ class Analysis:
                     guests.append(guest)
         return guests
 
-    def _completed(self) -> Analysis:
-        """Return the analysis with incomplete endpoints completed, as far as incomplete_pe and the host allow it."""
-        assert self.guest is not None
-        parts = endpoints.missing_members(self.guest, self.topology)
-        if parts and self.config.incomplete_pe == "refuse":
+    def _complete_endpoints(self, domain: domainxml.PseriesDomain) -> tuple[domainxml.PseriesDomain, HostTopology]:
+        """Return domain XML whose endpoints are complete, as far as incomplete_pe and the host allow it, and its host.
+
+        Raises:
+            LayoutError: incomplete_pe forbids incomplete endpoints.
+        """
+        parts = endpoints.missing_members(domain.guest, self.topology)
+        if parts and self.config.incomplete_pe is IncompletePe.REFUSE:
             text = f"{parts[0]}; pass those through too, or set incomplete_pe = add"
             raise LayoutError(error(Name.INCOMPLETE_ENDPOINT, text, parts[0].device.name, parts[0].device.line))
         beside = [(part.position, source) for part in parts for source in endpoints.can_be_added(part)]
-        if not beside or self.config.incomplete_pe != "add" or self.domain.guest is None:
-            return self
+        if not beside or self.config.incomplete_pe is not IncompletePe.ADD:
+            return domain, self.topology
         from .domainxml.write import with_hostdevs
 
-        found = domainxml.read(with_hostdevs(self.domain, beside).data, self.host_arch)
-        assert found.guest is not None
-        return replace(
-            self,
-            domain=found,
-            topology=topology.read_topology(found.guest, self.config, self.topology.hostdev_networks),
-        )
+        found = domainxml.read(with_hostdevs(domain, beside).data, self.host_arch)
+        if found.guest is None:
+            return domain, self.topology
+        return found, topology.read_topology(found.guest, self.config, self.topology.hostdev_networks)
 
 
 def analyze(
@@ -145,13 +147,13 @@ def analyze(
     """Read domain XML and what the host says about its devices.
 
     Args:
-        data: the domain XML.
-        config: the host's settings.
-        host_arch: see domainxml.read.
-        hostdev_networks: networks that are known to hand out host devices, see topology.read_topology.
+        data: The domain XML.
+        config: The host's settings.
+        host_arch: The architecture of a guest whose domain XML names none, or None for this host's.
+        hostdev_networks: Networks that are known to hand out host devices, beside what the host's files say.
 
     Raises:
-        InputError: data is not domain XML that libvirt would accept.
+        InputError: libvirt would not accept the domain XML either.
     """
     found = domainxml.read(data, host_arch)
     if found.guest is None:
@@ -162,17 +164,15 @@ def analyze(
         config,
         topology.read_topology(guest, config, hostdev_networks),
         config.spares if guest.spares is None else guest.spares,
-        (guest.mode or config.mode) == "keep",
+        (guest.mode or config.mode) == Mode.KEEP,
         host_arch,
     )
 
 
-def _diagnostics(whole: Analysis, made: Layout) -> list[Diagnostic]:
+def _find_diagnostics(guest: Guest, host: HostTopology, made: Layout) -> list[Diagnostic]:
     """Return what the administrator should know about the guest's endpoints and about the layout's cost."""
     from .layout.memlock import over_hard_limit
 
-    guest, host = whole.guest, whole.topology
-    assert guest is not None
     found = [part.diagnostic(Severity.WARNING) for part in endpoints.missing_members(guest, host)]
     found += endpoints.unresolved_hostdevs(guest, host)
     over = over_hard_limit(guest, host, len(made.phbs))

@@ -1,7 +1,6 @@
-"""The layout contract as a schema (contract.xsd, XSD 1.1), which shares no code with the layout.
+"""The layout rules as an XML Schema (contract.xsd, XSD 1.1), which shares no code with the layout.
 
-xmlschema is imported only when a definition is judged: nothing but that needs it, and it takes
-longer to load than everything else.
+xmlschema is imported late, because nothing else needs it and it takes longer to load than everything else.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ XSI = "{http://www.w3.org/2001/XMLSchema-instance}"
 
 
 class SchemaError(PaprHookError):
-    """The contract cannot be read as a schema here."""
+    """The schema cannot be used on this host."""
 
 
 def violations(data: bytes) -> tuple[Diagnostic, ...]:
     """Return the assertions that domain XML fails, in the order of its lines.
 
     Args:
-        data: the domain XML of a pseries guest whose mode is not keep. The schema does not ask which guests the
+        data: The domain XML of a pseries guest whose mode is not keep. The schema does not ask which guests the
             rules are for.
 
     Raises:
-        InputError: data is not domain XML.
+        InputError: The document is not domain XML.
         SchemaError: xmlschema is missing.
     """
     root = parse(data).getroot()

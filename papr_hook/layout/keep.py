@@ -41,6 +41,8 @@ def find_kept(current: CurrentLayout, spares: int, elsewhere: Collection[DeviceG
     while True:
         owners = _owners(current, reserved, elsewhere)
         capacity = compute_capacity(current, spares, reserved, _has_nic_on_0(current, owners, elsewhere))
+        if elsewhere and not capacity.fits_exclusively:
+            return find_kept(current, spares)  # where devices share, no emulated one goes back
         if capacity.fits_exclusively or capacity.shortage is not None or len(owners) == len(current.groups):
             buses: dict[int, tuple[DeviceGroup, ...]] = {bus: (group,) for bus, group in owners.items()}
         else:

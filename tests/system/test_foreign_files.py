@@ -23,18 +23,18 @@ RECORD = """\
 #!/bin/sh
 # Another program's hook: it records how it was called, and what it read, but for the guest's number.
 read=$(sed "1s/ id='[0-9]*'//" | sha256sum)
-echo "{name} $* $read" >>/srv/somebody-calls
+echo "{name} $* $read" >>/srv/foreign-calls
 """
 
-SOMEBODYS = {
+FOREIGN_HOOKS = {
     "a hook": ["qemu"],
     "a hook and scripts": ["qemu", "qemu.d/10-first", "qemu.d/95-last"],
     "scripts": ["qemu.d/10-first", "qemu.d/95-last"],
 }
 
 
-@pytest.mark.parametrize("names", SOMEBODYS.values(), ids=SOMEBODYS)
-def test_somebody_elses_hooks(host: BootedHost, names: list[str]) -> None:
+@pytest.mark.parametrize("names", FOREIGN_HOOKS.values(), ids=FOREIGN_HOOKS)
+def test_hooks_of_another_program(host: BootedHost, names: list[str]) -> None:
     """Hooks of other programs still run, in their order, and read the XML that they read before."""
     for name in names:
         host.write(f"{HOOK[: -len('qemu')]}{name}", RECORD.format(name=name), 0o755)
@@ -66,15 +66,15 @@ def tell(host: BootedHost) -> None:
 
 
 def calls_of_first_start(host: BootedHost) -> list[str]:
-    """Start «crowd», stop it where it started, and return what somebody's hooks recorded of it."""
-    host.sh("rm -f /srv/somebody-calls")
+    """Start the guest, stop it if it started, and return the calls that the foreign hooks recorded."""
+    host.sh("rm -f /srv/foreign-calls")
     directly(host, "start", "--paused", "crowd", check=False)
-    calls = host.run("cat", "/srv/somebody-calls").stdout.splitlines()
+    calls = host.run("cat", "/srv/foreign-calls").stdout.splitlines()
     host.virsh("destroy", "crowd", check=False)
     return calls
 
 
-def test_somebody_elses_hook_and_a_libvirt_without_qemu_d(host: BootedHost) -> None:
+def test_hook_of_another_program_and_a_libvirt_without_qemu_d(host: BootedHost) -> None:
     """Nothing is installed if libvirt runs one hook only, and that is another program's."""
     host.write(HOOK, RECORD.format(name="qemu"), 0o755)
     host.write("/srv/old", "#!/bin/sh\necho libvirtd 6.4.0\n", 0o755)

@@ -151,7 +151,7 @@ def test_units_are_well_formed(gated: BootedHost) -> None:
 
 
 def test_gateway_has_no_more_rights_than_it_needs(gated: BootedHost) -> None:
-    """Its process has the capabilities to become somebody else, and root's on files, and no others."""
+    """Its process has the capabilities to assume another identity, and root's on files, and no others."""
     assert answers(gated)
     pid = gated.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
     status = gated.run("cat", f"/proc/{pid}/status").stdout

@@ -266,7 +266,7 @@ def test_half_installed_version(host: BootedHost) -> None:
 
 
 def test_changed_conf_is_kept(installed: BootedHost) -> None:
-    """What somebody set stays set, through an upgrade and an uninstallation."""
+    """A changed configuration is kept through an upgrade and an uninstallation."""
     installed.write(CONF, "[papr-hook]\non_noncompliant_start = warn\n")
     assert re.search(f"{CONF} .*: kept as they are", install(installed))
     assert_not_judged(installed)

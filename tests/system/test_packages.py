@@ -71,6 +71,7 @@ def test_rpmlint_is_content(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def packaged(host: BootedHost, deb: Path) -> BootedHost:
     """Install the package on a host that had none."""
+    apt(host, "update")
     add(host, deb)
     return host
 

@@ -111,6 +111,11 @@ class BootedHost:
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
+    @property
+    def cgroup(self) -> Path:
+        """The host's control group, of version 2."""
+        return self._cgroup
+
     def __enter__(self) -> BootedHost:
         try:
             self._boot()

@@ -9,8 +9,9 @@ import select
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,11 +28,23 @@ from .relay import Relay
 ACCEPT_RETRY = 0.2
 """Seconds before the next attempt if the host has no memory or file descriptors to accept a client with."""
 
+MAX_WAITING = 5_000
+"""Clients of one identity that wait for their relay to take them, as many as libvirt serves at the same time
+(max_clients in its libvirtd.conf)."""
+
 
 @dataclass(frozen=True)
 class _Key:
     identity: Identity
     upstream: Path
+
+
+@dataclass
+class _RelayProcess:
+    """The main process's end of the channel to a relay, and the clients that did not fit into it yet."""
+
+    channel: socket.socket
+    waiting: deque[socket.socket] = field(default_factory=deque)
 
 
 class Server:
@@ -50,7 +63,7 @@ class Server:
         self._upstreams = {listener.fileno(): (listener, upstream) for listener, upstream in upstreams.items()}
         self._run_dir = run_dir
         self._nursery = Nursery(load_config)
-        self._relays: dict[_Key, socket.socket] = {}
+        self._relays: dict[_Key, _RelayProcess] = {}
         self._keys: dict[int, _Key] = {}
         self._poller = select.poll()
         self._log = LimitedLog()
@@ -67,11 +80,11 @@ class Server:
             listener.setblocking(False)
             self._poller.register(number, select.POLLIN)
         while True:
-            for number, _ in self._poller.poll():
+            for number, events in self._poller.poll():
                 if number in self._upstreams:
                     self._accept(*self._upstreams[number])
                 elif number in self._keys:
-                    self._forget_relay(self._keys[number])
+                    self._on_relay(self._keys[number], events)
                 elif number == self._nursery.pidfd:
                     self._poller.unregister(number)
                     self._log(ERROR, "the process that starts workers has ended; it is started again")
@@ -92,40 +105,72 @@ class Server:
             self._log(ERROR, f"cannot accept a client: {error.strerror}")
             time.sleep(ACCEPT_RETRY)
             return
-        with client:
-            try:
-                self._hand_over(client, _Key(read_identity(client), upstream))
-            except (OSError, UnservableError) as error:
-                self._log(ERROR, f"{describe_peer(client)}: cannot be served: {error}")
+        try:
+            self._hand_over(client, _Key(read_identity(client), upstream))
+        except (OSError, UnservableError) as error:
+            self._log(ERROR, f"{describe_peer(client)}: cannot be served: {error}")
+            client.close()
 
     def _hand_over(self, client: socket.socket, key: _Key) -> None:
         """Send a client to the relay of its identity, which may have to be started.
 
         Raises:
-            OSError: The relay cannot be started, or does not take its clients any more: its user may stop it.
+            OSError: The relay cannot be started.
+            UnservableError: The relay does not take its clients any more: its user may stop it.
         """
-        channel = self._relays.get(key)
-        if channel is not None:
-            try:
-                socket.send_fds(channel, [b"c"], [client.fileno()])
-                return
-            except ConnectionError:
-                self._forget_relay(key)  # it has just ended, because it had no clients
-        socket.send_fds(self._start_relay(key), [b"c"], [client.fileno()])
+        relay = self._relays.get(key) or self._start_relay(key)
+        if len(relay.waiting) >= MAX_WAITING:
+            raise UnservableError("its user's relay takes no more clients")
+        relay.waiting.append(client)
+        self._send_waiting(key)
 
-    def _start_relay(self, key: _Key) -> socket.socket:
+    def _send_waiting(self, key: _Key) -> None:
+        """Send the relay of an identity as many of its clients as its channel has room for."""
+        relay = self._relays[key]
+        while relay.waiting:
+            client = relay.waiting[0]
+            try:
+                socket.send_fds(relay.channel, [b"c"], [client.fileno()])
+            except BlockingIOError:
+                break
+            except ConnectionError:  # it has just ended, because it had no clients
+                relay = self._restart_relay(key)
+                continue
+            except OSError as error:  # too many file descriptors are on their way to relays
+                self._log(ERROR, f"{describe_peer(client)}: cannot be served: {error.strerror}")
+            relay.waiting.popleft().close()
+        self._poller.modify(relay.channel, select.POLLOUT if relay.waiting else 0)
+
+    def _on_relay(self, key: _Key, events: int) -> None:
+        """Note that a relay has ended, or has room for more clients."""
+        if events & (select.POLLHUP | select.POLLERR) and not self._relays[key].waiting:
+            self._forget_relay(key)
+            return
+        try:
+            self._send_waiting(key)
+        except OSError as error:  # no other relay can be started; its clients are cut off
+            self._log(ERROR, f"clients of uid {key.identity.uid} cannot be served: {error.strerror}")
+
+    def _restart_relay(self, key: _Key) -> _RelayProcess:
+        waiting = self._relays[key].waiting
+        self._forget_relay(key)
+        relay = self._start_relay(key)
+        relay.waiting = waiting
+        return relay
+
+    def _start_relay(self, key: _Key) -> _RelayProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             if os.fork() == 0:
                 _run_relay(key, theirs, self._nursery.requests, self._run_dir)
         ours.setblocking(False)
-        self._relays[key] = ours
+        relay = self._relays[key] = _RelayProcess(ours)
         self._keys[ours.fileno()] = key
         self._poller.register(ours, 0)  # its end is reported all the same
-        return ours
+        return relay
 
     def _forget_relay(self, key: _Key) -> None:
-        channel = self._relays.pop(key)
+        channel = self._relays.pop(key).channel
         self._poller.unregister(channel)
         del self._keys[channel.fileno()]
         channel.close()

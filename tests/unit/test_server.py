@@ -113,6 +113,21 @@ def test_one_relay_for_one_identity(gateway: Gateway) -> None:
         assert gateway.define(clients[0]).count(b"pci-root") > 4
 
 
+def test_more_clients_than_a_channel_takes(gateway: Gateway) -> None:
+    """They wait for their relay, as they would wait for libvirt."""
+    with ExitStack() as stack:
+        gateway.connect(stack)
+        (relay,) = gateway.children("papr-relay")
+        os.kill(relay, signal.SIGSTOP)
+        sockets = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(450)]
+        for sock in sockets:
+            sock.connect(str(gateway.path))
+        os.kill(relay, signal.SIGCONT)
+        for sock in sockets:
+            sock.settimeout(60)
+            RawClient(sock).open()
+
+
 def test_the_main_process_loads_no_xml_library(gateway: Gateway) -> None:
     """Nor does a relay: only the nursery and its workers have it."""
     with ExitStack() as stack:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from statistics import median
 
 import pytest
 
 from papr_hook.virt.connection import Connection, connect
 from tests.harness.libvirt_host import Host
 from tests.helpers import hook_installation
-from tests.helpers.guests import complies, crowded
+from tests.helpers.guests import complies, crowded, laid_out
 from tests.helpers.polling import wait_until
 
 GUEST = (
@@ -85,3 +86,17 @@ def test_laid_out_without_other_clients(host: Host, client: Connection) -> None:
     after = host.dumpxml("g", "--inactive")
     assert complies(after)
     assert "<title>kept</title>" in after
+
+
+def test_window_is_short(host: Host, client: Connection) -> None:
+    """Between the last reading and the end of the redefinition, in which edits can be lost, are milliseconds."""
+    client.define(GUEST.encode())
+    new = laid_out(GUEST).encode()
+    seconds = []
+    for data in [new, GUEST.encode()] * 10:
+        assert client.read_persistent_xml("g") is not None
+        began = time.monotonic()
+        client.define(data)
+        seconds.append(time.monotonic() - began)
+    print(f"the window is {1000 * median(seconds):.1f} ms, {1000 * max(seconds):.1f} ms at most")
+    assert median(seconds) < 0.1

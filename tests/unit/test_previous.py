@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from papr_hook import domainxml, pipeline
@@ -180,3 +182,15 @@ def test_it_is_not_read_if_no_device_lacks_a_place() -> None:
     assert not analysis.lacks_place
     assert not analysis.apply_layout(xml(*map(root, range(8)), nic(1, at(3)))).changed
     assert pipeline.analyze(xml(nic(1)), Config()).lacks_place
+
+
+def test_where_devices_share_only_the_nic_of_vphb_0_goes_back() -> None:
+    """A NIC that was elsewhere would make others share; it gets vPHB 0, and keeps it from then on."""
+    names = [f"vd{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(31)]
+    crowded = read(xml(*map(disk, names), nic(1)))
+    before = read(xml(*map(root, range(8)), nic(1, at(5))))
+    first = compute_layout(crowded, 4, HOST, [before])
+    assert first.addresses[-1] == PciAddress(bus=0, slot=1)
+    devices = (replace(device, address=place) for device, place in zip(crowded.devices, first.addresses))
+    laid_out = replace(crowded, phbs=first.phbs, devices=tuple(devices))
+    assert compute_layout(crowded, 4, HOST, [laid_out]).addresses == first.addresses

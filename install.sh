@@ -14,18 +14,10 @@ OLDEST_PYTHON=3.9
 PYTHON=/usr/bin/python3 # no other: AppArmor lets a hook of libvirt run what is in /usr/bin
 DISK_KIB=8192           # an installation takes a quarter of that
 
-action=install
-dry_run=
-root=
-options=() # for the installer
-
-libvirt=     # version
-manager=()   # the command that installs packages
-refresh=()   # the command that updates its lists
-download=    # its option that only downloads
-packages=()  # needed
-extras=()    # useful
-stayed=      # what a failure does not undo
+action=install dry_run='' root='' libvirt=''
+options=()                                   # for the installer
+manager=() refresh=() download=''            # the package manager: commands, and the option that only downloads
+packages=() extras=() stayed=''              # needed, useful, and what a failure does not undo
 
 usage() {
     cat <<END

@@ -142,9 +142,13 @@ class _Buses:
         written = {phb.index: phb.target for phb in guest.phbs}
         targets = {index: target for index, target in written.items() if target is not None}
         targets.setdefault(0, 0)
+        used = {*targets.values(), *guest.commandline_targets}
+        lowest = 0
         for index in sorted({*written, *range(highest + 1)} - bridges - set(targets)):
-            used = {*targets.values(), *guest.commandline_targets}
-            targets[index] = next(target for target in range(len(used) + 1) if target not in used)
+            while lowest in used:
+                lowest += 1
+            targets[index] = lowest
+            used.add(lowest)
         return cls(targets, _shared_slots(addresses))
 
     @classmethod

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..model import MAX_PHBS, MAX_SLOT, Device, Guest, HostTopology, PciAddress
-from .groups import DeviceGroup, group_devices
+from .groups import DeviceGroup, group_devices, is_emulated_nic
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class CurrentLayout:
 
     def is_nic(self, group: DeviceGroup) -> bool:
         """Return whether a group is an emulated NIC, with whatever shares its slot."""
-        return not group.endpoint and any(device.is_interface for device in self.members(group))
+        return is_emulated_nic(group, self.guest)
 
     @cached_property
     def nics(self) -> tuple[DeviceGroup, ...]:

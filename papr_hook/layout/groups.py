@@ -51,6 +51,16 @@ def group_devices(guest: Guest, topology: HostTopology) -> tuple[DeviceGroup, ..
     return tuple(_make_group(guest, tuple(positions), topology) for positions in members.values())
 
 
+def is_emulated_nic(group: DeviceGroup, guest: Guest) -> bool:
+    """Return whether a group is an emulated NIC, with whatever shares its slot.
+
+    Args:
+        group: The group.
+        guest: The guest whose devices it groups.
+    """
+    return not group.endpoint and any(guest.devices[member].is_interface for member in group.members)
+
+
 def _leader(leaders: list[int], position: int) -> int:
     """Return the first device of the group that a device is in; leaders has a device before it, or itself."""
     while leaders[position] != position:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from ..model import MAX_PHBS, Guest, HostTopology
-from .groups import DeviceGroup, group_devices
+from .groups import DeviceGroup, group_devices, is_emulated_nic
 
 
 class SpareUse(Enum):
@@ -27,11 +27,6 @@ def spare_use(group: DeviceGroup, guest: Guest) -> SpareUse:
     if group.endpoint:
         return SpareUse.ENDPOINT
     return SpareUse.NIC if is_emulated_nic(group, guest) else SpareUse.OTHER
-
-
-def is_emulated_nic(group: DeviceGroup, guest: Guest) -> bool:
-    """Return whether a group is an emulated NIC, with whatever shares its slot."""
-    return not group.endpoint and any(guest.devices[member].is_interface for member in group.members)
 
 
 def nic_target(number: int) -> int | None:

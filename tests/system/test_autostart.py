@@ -24,7 +24,7 @@ DEFINE = """
 socket=/run/libvirt/upstream/libvirt-sock
 for name in $(seq -f auto%g 0 9); do
     sed "s,<name>.*</name>,<name>$name</name>," >/tmp/guest.xml <<'END'
-%s
+GUEST
 END
     virsh -q -c "qemu:///system?socket=$socket" "define /tmp/guest.xml; autostart $name"
 done
@@ -66,7 +66,7 @@ def test_boot_with_refused_autostarts(release: str, roots: dict[str, Path]) -> N
         with BootedHost(root, f"first-{release}", volatile=False) as host:
             host.copy_project()
             install(host)
-            host.sh(DEFINE % GUEST)
+            host.sh(DEFINE.replace("GUEST", GUEST))
             once = host.sh(ONCE, check=False).returncode == 0
             assert not complies(host.virsh("dumpxml", "auto0").stdout)
             with host.shut_down("/var"):
@@ -78,6 +78,10 @@ def test_boot_with_refused_autostarts(release: str, roots: dict[str, Path]) -> N
             wait_until(lambda: set(host.virsh("list", "--name").stdout.split()) == names, SECONDS)
             print(f"{release}: ten guests run {time.monotonic() - answered:.1f} s after the daemon answers")
             assert all(complies(host.virsh("dumpxml", name).stdout) for name in names)
-            journal = host.run("journalctl", "-b", "-t", "papr-hook", "--no-pager").stdout
-            assert "it is laid out and started once libvirt serves clients" in journal
-            assert journal.count("started in place of its refused autostart") == len(names)
+            wait_until(lambda: journal(host).count("started in place of its refused autostart") == len(names))
+            assert "it is laid out and started once libvirt serves clients" in journal(host)
+
+
+def journal(host: BootedHost) -> str:
+    """Return what papr-hook wrote to the host's journal since it booted."""
+    return host.run("journalctl", "-b", "-t", "papr-hook", "--no-pager").stdout

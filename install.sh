@@ -1,6 +1,5 @@
 #!/bin/bash
 # Install papr-hook on a host with libvirt, or uninstall it. install.sh --help says more.
-#
 # This script brings what the installer needs, Python above all. The installer, in installer/, changes everything or
 # nothing.
 set -euo pipefail
@@ -182,6 +181,9 @@ main() {
     if [ "$action" = try ]; then exec "$here/demo/run"; fi
     [ -n "$root" ] || [ "$(id -u)" -eq 0 ] || fail "must be run as root"
     trap 'status=130 fail "interrupted; nothing has changed$stayed"' INT TERM HUP
+    if [ -z "$root" ] && { dpkg-query -S /usr/bin/papr-hook || rpm -qf /usr/bin/papr-hook; } >/dev/null 2>&1; then
+        fail "papr-hook is installed as a package: use apt or dnf"
+    fi
     check_python
     if [ "$action$root" = install ]; then
         check_distribution

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from papr_hook.errors import PaprHookError, SetupError
+from papr_hook.errors import PaprHookError
 from papr_hook.gateway.setup.apply import InterruptedRunError, apply, interruptible, locked
 from papr_hook.gateway.setup.host import DAEMONS, Host, Init
 from papr_hook.gateway.setup.plan import Command, Plan, plan_disable, plan_enable, removals
 from papr_hook.gateway.setup.transaction import FileChange, RemovePath, remove
 
 from . import report
-from .files import COMMAND, CONF, SHARE, Installation
+from .files import CONF, SHARE, Installation
 
 SOURCE = Path(__file__).resolve().parent.parent
 LOCK = "/run/papr-hook.lock"
@@ -70,7 +70,6 @@ def _parse(argv: Sequence[str]) -> Args:
 def _install(args: Args) -> Iterator[str]:
     host = Host(args.root or Path("/"))
     files = Installation(host.root, SOURCE)
-    _check_package(host)
     hook = files.choose_hook(tuple(int(part) for part in args.libvirt.split(".")) if args.libvirt else None)
     gateway, plan = _gateway_plan(args, host)
     units = not args.hook_only and (args.root is not None or host.init() in (Init.SYSTEMD, Init.OFFLINE))
@@ -100,7 +99,6 @@ def _gateway_plan(args: Args, host: Host) -> tuple[str, Plan]:
 def _uninstall(args: Args) -> Iterator[str]:
     host = Host(args.root or Path("/"))
     files = Installation(host.root, SOURCE)
-    _check_package(host)
     kept = files.conf_is_kept()
     plan = plan_disable(host, SOURCE) if args.root is None else Plan(changes=tuple(removals(host, ())))
     changes = files.removals()
@@ -130,16 +128,6 @@ def _with_files(plan: Plan, changes: Sequence[FileChange], host: Host) -> Plan:
         reload = (Command(("systemctl", "daemon-reload")),)
         plan = replace(plan, commands=reload, restore=reload)
     return plan
-
-
-def _check_package(host: Host) -> None:
-    """Refuse to touch the files of a package."""
-    if host.root != Path("/") or not os.path.lexists(COMMAND):
-        return
-    for query in (["dpkg-query", "-S", COMMAND], ["rpm", "-qf", COMMAND]):
-        with contextlib.suppress(FileNotFoundError):
-            if host.run(query).returncode == 0:
-                raise SetupError(f"papr-hook is installed as a package: use {query[0].split('-')[0]}'s tools for it")
 
 
 def _relabel(changes: Sequence[FileChange]) -> None:

@@ -21,7 +21,7 @@ from papr_hook.model import Device, Guest, PciAddress
 from tests.harness.libvirt_host import Host
 from tests.helpers.generate import Case, cases
 from tests.helpers.libvirt_view import without_kvm
-from tests.helpers.paths import GOLDEN
+from tests.helpers.paths import CORPUS, GOLDEN, NO_CORPUS
 from tests.helpers.sysfs import GROUPS, write_sysfs
 
 
@@ -138,6 +138,15 @@ FILES = sorted(file for file in GOLDEN.glob("*-in.xml") if file.name not in OTHE
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_golden(faked: FakedHost, file: Path) -> None:
     """Each golden pair."""
+    xml = without_kvm(file.read_bytes())
+    with contextlib.suppress(LayoutError):
+        check(faked, xml, own_groups(xml))
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"{NO_CORPUS} in {CORPUS}")
+@pytest.mark.parametrize("file", sorted((CORPUS / "pseries").glob("*.xml")), ids=lambda file: file.stem)
+def test_corpus(faked: FakedHost, file: Path) -> None:
+    """Each domain XML of other projects."""
     xml = without_kvm(file.read_bytes())
     with contextlib.suppress(LayoutError):
         check(faked, xml, own_groups(xml))

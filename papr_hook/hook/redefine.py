@@ -15,13 +15,14 @@ import os
 import resource
 import select
 import socket
+import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NoReturn
 
 from .. import journal, pipeline
 from ..config import Config
-from ..errors import LayoutError, PaprHookError
+from ..errors import LayoutError, LibvirtError, PaprHookError
 from ..virt.connection import Connection, connect
 from ..virt.store import Autostart
 from . import adoption
@@ -34,6 +35,12 @@ AUTOSTART_CONNECT_SECONDS: Final = 0.3
 
 EXIT_SECONDS: Final = 120.0
 """How long the helper waits for the hook to exit; libvirt itself has no limit."""
+
+BOOT_SECONDS: Final = 120.0
+"""How long the helper tries to connect while the host boots."""
+
+RETRY_SECONDS: Final = 0.5
+"""Between two tries."""
 
 _CONNECTED: Final = b"c"
 _REDEFINE: Final = b"r"
@@ -109,7 +116,8 @@ def _run_helper(guest: RefusedGuest, config: Config, hook_pidfd: int, channel: s
     try:
         _detach({hook_pidfd, channel.fileno()})
         prepared = _prepare(guest.data, config)
-        with connect(config.uri) as connection:
+        with contextlib.ExitStack() as stack:
+            connection = _connect(stack, guest, config)
             with contextlib.suppress(OSError):  # the hook did not wait so long
                 channel.sendall(_CONNECTED)
             may_start = channel.recv(1) == _REDEFINE_AND_START
@@ -124,6 +132,18 @@ def _run_helper(guest: RefusedGuest, config: Config, hook_pidfd: int, channel: s
         journal.log(journal.ERROR, f"guest '{guest.name}': unexpected {type(error).__name__}: {error}")
     finally:
         os._exit(0)
+
+
+def _connect(stack: contextlib.ExitStack, guest: RefusedGuest, config: Config) -> Connection:
+    """Connect to libvirt; again and again for a guest on autostart, whose host may still make libvirt's sockets."""
+    deadline = time.monotonic() + (0 if guest.autostart is Autostart.NEVER else BOOT_SECONDS)
+    while True:
+        try:
+            return stack.enter_context(connect(config.uri))
+        except LibvirtError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 def _detach(keep: set[int]) -> None:

@@ -127,7 +127,7 @@ def _run_helper(guest: RefusedGuest, config: Config, hook_pidfd: int, channel: s
                 if may_start:
                     _start(connection, guest)
     except PaprHookError as error:
-        journal.log(journal.ERROR, f"guest '{guest.name}': not laid out: {error}")
+        journal.log(journal.ERROR, f"guest '{guest.name}': {error}")
     except BaseException as error:
         journal.log(journal.ERROR, f"guest '{guest.name}': unexpected {type(error).__name__}: {error}")
     finally:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.harness.booted_host import RELEASES, BootedHost
-from tests.helpers.guests import complies, crowded
-from tests.helpers.installation import install
+from tests.helpers.guests import complies
+from tests.helpers.installation import CROWDED, install
 from tests.helpers.polling import wait_until
 
 GUESTS = [f"auto{number}" for number in range(10)]
@@ -36,12 +36,6 @@ sed -i "s,<name>.*</name>,<name>once</name>," /tmp/guest.xml
 virsh -q -c "qemu:///system?socket=/run/libvirt/upstream/libvirt-sock" "define /tmp/guest.xml; autostart --once once"
 """
 """Put a further guest on autostart for the next boot, which libvirt 11.2 and later can."""
-
-GUEST = (
-    "<domain type='qemu'><name>g</name><memory unit='MiB'>128</memory>"
-    "<os><type arch='ppc64le' machine='pseries'>hvm</type></os>"
-    f"<features><htm state='off'/></features><devices>{crowded()}</devices></domain>"
-)
 
 
 @contextmanager
@@ -66,7 +60,7 @@ def test_boot_with_refused_autostarts(release: str, roots: dict[str, Path]) -> N
         with BootedHost(root, f"first-{release}", volatile=False) as host:
             host.copy_project()
             install(host)
-            host.sh(DEFINE.replace("GUEST", GUEST))
+            host.sh(DEFINE.replace("GUEST", CROWDED))
             once = host.sh(ONCE, check=False).returncode == 0
             assert not complies(host.virsh("dumpxml", "auto0").stdout)
             with host.shut_down("/var"):

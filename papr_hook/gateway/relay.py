@@ -131,7 +131,7 @@ class Relay:
         self._events: dict[int, int] = {}
         self._anonymous: set[Connection] = set()
         self._connections: set[Connection] = set()
-        self._looked_after: set[Connection] = set()
+        self._looked_after: dict[Connection, None] = {}  # in order: who waits longest for libvirt is first
         self._workers: set[WorkerHandle] = set()
         self._accepting = True
         self._idle_since = time.monotonic()
@@ -257,15 +257,15 @@ class Relay:
         if connection.session.opened:
             self._anonymous.discard(connection)
         if connection.needs_care:
-            self._looked_after.add(connection)
+            self._looked_after.setdefault(connection)
         else:
-            self._looked_after.discard(connection)
+            self._looked_after.pop(connection, None)
 
     def _end(self, connection: Connection) -> None:
         if connection in self._connections:
             self._connections.discard(connection)
             self._anonymous.discard(connection)
-            self._looked_after.discard(connection)
+            self._looked_after.pop(connection, None)
             for stream in (connection.client, connection.daemon):
                 self._unregister(stream.sock)
             connection.close()

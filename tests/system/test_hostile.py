@@ -229,8 +229,11 @@ def test_idle_clients(host: BootedHost, service: LimitedService) -> None:
     program = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-clients = [Client(path) for _ in range(2000)]
-opened = sum(client.open() for client in clients)
+clients = []
+for _ in range(2000):
+    clients.append(Client(path))
+    assert clients[-1].open()
+opened = len(clients)
 print(json.dumps(opened), flush=True)
 sys.stdin.read()
 """

@@ -52,7 +52,7 @@ def tidy(gated: BootedHost) -> Iterator[None]:
     for name in directly(gated, "list", "--all", "--name").stdout.split():
         directly(gated, "destroy", name, check=False)
         directly(gated, "undefine", name, check=False)
-    wait_until(lambda: children(gated) == 0)
+    wait_until(lambda: served(gated) == 0)
     assert descriptors(gated) == before
 
 
@@ -63,16 +63,21 @@ def gateway_pid(host: BootedHost) -> str:
 
 
 def descriptors(host: BootedHost) -> int:
-    """How many descriptors it has."""
+    """Return how many file descriptors the gateway's main process has, but for those to its relays."""
     pid = gateway_pid(host)
-    wait_until(lambda: children(host) == 0)
-    return len(host.sh(f"ls /proc/{pid}/fd").stdout.split())
+    return len(host.sh(f"ls /proc/{pid}/fd").stdout.split()) - len(relays(host, pid))
 
 
-def children(host: BootedHost) -> int:
-    """How many processes serve clients."""
+def relays(host: BootedHost, pid: str) -> list[str]:
+    """Return the processes that serve clients, one for each identity; they linger when the last client has gone."""
+    return host.run("pgrep", "-x", "papr-relay", "-P", pid, check=False).stdout.split()
+
+
+def served(host: BootedHost) -> int:
+    """Return how many clients are connected. A relay has two or three sockets beside two for each client."""
     pid = host.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
-    return len(host.sh(f"cat /proc/{pid}/task/{pid}/children").stdout.split())
+    counts = [host.sh(f"ls -l /proc/{relay}/fd | grep -c socket: || true").stdout for relay in relays(host, pid)]
+    return sum((int(count) - 2) // 2 for count in counts)
 
 
 def both(host: BootedHost, *argv: str, before: str = "true") -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from .. import protocol
 
 RUN = "/run/libvirt"
 AUTH_LIST = 66  # REMOTE_PROC_AUTH_LIST in libvirt src/remote/remote_protocol.x
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
 POLL_SECONDS = 0.1
 LISTENING_FLAG = "00010000"  # __SO_ACCEPTCON in /proc/net/unix, set by listen(2)
 

@@ -74,9 +74,13 @@ def relays(host: BootedHost, pid: str) -> list[str]:
 
 
 def served(host: BootedHost) -> int:
-    """Return how many clients are connected. A relay has two or three sockets beside two for each client."""
+    """Return how many clients are connected.
+
+    A relay has two or three sockets beside two for each client. Its standard output is a socket of the journal.
+    """
     pid = host.run("systemctl", "show", "-p", "MainPID", "--value", GATEWAY).stdout.strip()
-    counts = [host.sh(f"ls -l /proc/{relay}/fd | grep -c socket: || true").stdout for relay in relays(host, pid)]
+    script = "ls -l /proc/{}/fd | awk '$9 > 2 && /socket:/' | wc -l"
+    counts = [host.sh(script.format(relay)).stdout for relay in relays(host, pid)]
     return sum((int(count) - 2) // 2 for count in counts)
 
 

@@ -12,9 +12,6 @@ from pathlib import Path
 from papr_hook.gateway.setup.host import Daemon, Host
 from papr_hook.gateway.setup.transaction import resolve_in
 
-LINE = "0000000000000000: 00000002 00000000 00010000 0001 01 12345 {}\n"
-"""A listening socket in /proc/net/unix."""
-
 
 class FakeHost(Host):
     """A host with systemd and one libvirt daemon.
@@ -36,8 +33,9 @@ class FakeHost(Host):
         self.active: set[str] = set()
         self.properties: dict[tuple[str, str], str] = {}
         self.loaded = False
+        self._listening = ""
         self._maker = f"{daemon.name}.{sockets_by}"
-        for directory in ("run/systemd/system", "run/libvirt/upstream", "proc/net", "etc/libvirt"):
+        for directory in ("run/systemd/system", "run/libvirt/upstream", "etc/libvirt"):
             (root / directory).mkdir(parents=True)
         self.path(daemon.conf).write_text("# settings\n")
         self._set_listening("")
@@ -46,6 +44,10 @@ class FakeHost(Host):
     def answers(self, path: str) -> bool:
         """Return whether the daemon is active."""
         return path == self.daemon.socket and self._maker in self.active
+
+    def listens(self, path: str) -> bool:
+        """Return whether the daemon's sockets are at a path."""
+        return path == self._listening
 
     def units(self) -> list[str]:
         """Return what a plan restarts the daemon with."""
@@ -107,4 +109,4 @@ class FakeHost(Host):
         if path:
             self.path(path).parent.mkdir(exist_ok=True)
             os.mknod(self.path(path), stat.S_IFSOCK | 0o666)
-        self.path("/proc/net/unix").write_text("Num RefCount …\n" + (LINE.format(path) if path else ""))
+        self._listening = path

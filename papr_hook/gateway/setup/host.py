@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,6 @@ RUN = "/run/libvirt"
 AUTH_LIST = 66  # REMOTE_PROC_AUTH_LIST in libvirt src/remote/remote_protocol.x
 ANSWER_SECONDS = 60.0
 POLL_SECONDS = 0.1
-LISTENING_FLAG = "00010000"  # __SO_ACCEPTCON in /proc/net/unix, set by listen(2)
 
 Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
@@ -119,18 +117,20 @@ class Host:
         return [unit for unit in active if unit not in units]
 
     def listens(self, path: str) -> bool:
-        """Return whether a process listens at a socket of this path.
+        """Return whether a process listens at a socket.
 
-        A container may share the host's network, and so have a socket of the same path in /proc/net/unix.
+        The file alone does not say so, because it stays when the process ends. Nor does /proc/net/unix: a container
+        that shares the host's network may have a socket of the same path.
         """
-        try:
-            if not stat.S_ISSOCK(os.stat(self.path(path)).st_mode):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.setblocking(False)
+            try:
+                client.connect(str(self.path(path)))
+            except BlockingIOError:  # its queue is full
+                return True
+            except OSError:
                 return False
-            lines = self.path("/proc/net/unix").read_text().splitlines()
-        except OSError:
-            return False
-        fields = [line.split() for line in lines]
-        return any(len(field) == 8 and field[3] == LISTENING_FLAG and field[7] == path for field in fields)
+            return True
 
     def process_of(self, name: str) -> int | None:
         """Return the process ID of a daemon outside of containers, or None if it does not run."""

@@ -67,7 +67,7 @@ def test_sockets_as_they_were(host: BootedHost) -> None:
             assert host.run("virsh", "-c", f"qemu:///system?socket=/run/libvirt/{name}", "-r", "uri").returncode == 0
         host.write("/etc/systemd/system/libvirtd.socket.d/own.conf", "[Socket]\nSocketMode=0600\nSocketUser=daemon\n")
         host.sh(again)
-        assert host.sh(f"stat -c '%a %U %G' {UPSTREAM} {CLIENTS}").stdout == 2 * "600 daemon root\n"
+        assert host.sh(f"stat -c '%a %U %G' {UPSTREAM} {CLIENTS}").stdout == 2 * "600 daemon daemon\n"
         host.write("/etc/systemd/system/libvirtd.socket.d/own.conf", "[Socket]\nSocketMode=0660\nSocketGroup=libvirt\n")
         host.sh(again)
         install(host, "--uninstall")

@@ -27,6 +27,10 @@ class InterruptedRunError(SetupError):
     """A signal arrived before anything had changed."""
 
 
+class _Interruption(BaseException):
+    """A signal arrived. The standard library, py_compile for one, handles any Exception as its own."""
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep other runs out.
@@ -62,13 +66,20 @@ def _try_lock(handle: int) -> bool:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise InterruptedRunError inside when the user or the system ends the run."""
+    """End what is inside when the user or the system ends the run.
+
+    Raises:
+        InterruptedRunError: That happened.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise InterruptedRunError("interrupted; nothing has changed")
+        raise _Interruption
 
-    with _handling(interrupt):
-        yield
+    try:
+        with _handling(interrupt):
+            yield
+    except _Interruption:
+        raise InterruptedRunError("interrupted; nothing has changed") from None
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def test_preview_of_the_command_line(gateway: GatewayHost, image: Image, root: P
     xml = old_guest(image, root)
     native = ["domxml-to-native", "qemu-argv", "/dev/stdin"]
     through = gateway.host.virsh(*native, input=xml).stdout
-    assert '"driver":"spapr-pci-host-bridge","index":5' in through
+    assert through.count('"driver":"spapr-pci-host-bridge"') > 4
     # libvirt finds a free port and a random MAC address for nothing here, so the two are alike.
     assert through == gateway.via_daemon(*native, input=laid_out(xml)).stdout
 

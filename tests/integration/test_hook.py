@@ -91,7 +91,7 @@ def test_refused_once_then_one_device_per_vphb(
     vda = seen.by_disk("vda")
     assert vda is not None
     assert drawn[vda.address] == "<disk> vda"
-    assert [phb.domain for phb in seen.phbs] == list(range(11))
+    assert [phb.domain for phb in seen.phbs] == [*range(9), 29, 30]
     assert {phb.config_space_type for phb in seen.phbs} == {1}
     groups = [device.iommu_group for device in seen.devices if device.iommu_group is not None]
     assert len(set(groups)) == len(groups)
@@ -103,7 +103,7 @@ def test_refused_once_then_one_device_per_vphb(
 
 
 def check_hotplug(host: Host, console: Path, tmp_path: Path) -> None:
-    """A NIC that nobody placed goes to the empty vPHB 0; one that is placed goes to its spare; both leave again."""
+    """libvirt puts an unplaced NIC on vPHB 0, beside the first; a placed one goes to the spare for NICs. Both leave."""
     plain = tmp_path / "plain.xml"
     plain.write_text(nic(8))
     placed = tmp_path / "placed.xml"
@@ -112,7 +112,7 @@ def check_hotplug(host: Host, console: Path, tmp_path: Path) -> None:
         host.virsh("attach-device", "pc", str(file), "--live")
     seen = guest.wait_for(console, lambda seen: {8, 9} <= {n for n in (8, 9) if seen.by_mac(mac(n))})
     addresses = {n: device.address for n in (8, 9) if (device := seen.by_mac(mac(n)))}
-    assert addresses == {8: "0000:00:01.0", 9: "000a:00:01.0"}
+    assert addresses == {8: "0000:00:01.0", 9: "001d:00:01.0"}
     for file in (plain, placed):
         host.virsh("detach-device", "pc", str(file), "--live")
     guest.wait_for(console, lambda seen: not any(seen.by_mac(mac(n)) for n in (8, 9)))
@@ -290,7 +290,7 @@ def test_revert_to_a_snapshot_of_an_old_layout(running: Host) -> None:
     """A memory snapshot that was taken before the guest was laid out can be reverted to, on and off."""
     running.virsh("snapshot-create-as", "old", "before")
     running.virsh("destroy", "old")
-    assert papr_hook("adopt", "-c", running.uri).out == "old: updated; effective at next start\n"
+    assert "old: updated (effective at next start)\n" in papr_hook("adopt", "--yes", "-c", running.uri).out
     running.virsh("start", "old")
     earlier = len(hook_installation.calls(running))
     running.virsh("snapshot-revert", "old", "before")

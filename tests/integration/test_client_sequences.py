@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.gateway_host import GatewayHost
+from tests.harness.guest_image import Image
 from tests.helpers import client_sequences as sequences
 from tests.helpers.client_sequences import UUID, NovaGuest
 from tests.helpers.guests import complies
@@ -98,3 +99,18 @@ def test_virt_clone(gateway: GatewayHost, disks: Path) -> None:
     macs = sequences.nic_addresses(clone)
     assert not macs.keys() & names.known.keys()
     assert list(macs.values()) == list(names.known.values())
+
+
+def test_virt_install_reinstall(gateway: GatewayHost, image: Image, disks: Path) -> None:
+    """virt-install installs into a guest again: its NICs stay where they are, while it runs and afterwards."""
+    names = sequences.Names()
+    names.check(sequences.define(gateway.host, NovaGuest(disks, ports=[1, 2, 3]).xml()))
+    gateway.host.run(["mkdir", "-p", "/var/lib/libvirt/boot"])  # where virt-install puts the kernel
+    install = f"kernel={image.kernel},initrd={image.initrd},kernel_args=console=hvc0"
+    gateway.host.run(
+        ["virt-install", "--connect", gateway.host.uri, "--reinstall", UUID, "--install", install]
+        + ["--osinfo", "detect=on,require=off", "--noautoconsole"]
+    )
+    names.check(gateway.host.virsh("dumpxml", UUID).stdout)
+    names.check(gateway.host.virsh("dumpxml", "--inactive", UUID).stdout)
+    gateway.host.virsh("destroy", UUID)

@@ -33,6 +33,13 @@ FOREIGN_HOOKS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def packages(host: BootedHost) -> None:
+    """Bring the packages that papr-hook needs: they stay when it goes."""
+    install(host)
+    install(host, "--uninstall")
+
+
 @pytest.mark.parametrize("names", FOREIGN_HOOKS.values(), ids=FOREIGN_HOOKS)
 def test_hooks_of_another_program(host: BootedHost, names: list[str]) -> None:
     """Hooks of other programs still run, in their order, and read the XML that they read before."""

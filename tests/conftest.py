@@ -52,7 +52,7 @@ class AbsentFile(type(Path())):  # type: ignore[misc] # the class depends on the
 
 @pytest.fixture(scope="session", autouse=True)
 def hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Hide the machine's configuration file, and let all directories of the default settings be empty ones."""
+    """Hide the machine's configuration file and backups, and let all directories of the default settings be empty."""
     empty = tmp_path_factory.mktemp("machine")
     names = list(config.Config.settings())
     defaults = config.Config.__init__.__defaults__
@@ -61,4 +61,5 @@ def hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "CONF", AbsentFile(config.CONF))
         patch.setattr(config.Config.__init__, "__defaults__", tuple(hidden))
+        patch.setattr("papr_hook.commands.adopt.DIRECTORY", empty / "backups")
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -48,11 +49,15 @@ def newer_deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("build-deb", tmp_path_factory.mktemp("newer"), "9")
 
 
-def test_lintian_is_content(deb: Path) -> None:
+def judge(argv: list[str | Path], directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program that judges packages and leaves temporary files, which go below a directory."""
+    environment = {**os.environ, "TMPDIR": str(directory)}
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_lintian_is_content(deb: Path, tmp_path: Path) -> None:
     """lintian finds neither an error nor a warning."""
-    done = subprocess.run(
-        ["lintian", "--allow-root", "--fail-on", "error,warning", deb], capture_output=True, text=True, check=False
-    )
+    done = judge(["lintian", "--allow-root", "--fail-on", "error,warning", deb], tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -60,9 +65,7 @@ def test_rpmlint_is_content(tmp_path: Path) -> None:
     """rpmlint finds nothing beside what its configuration explains."""
     package = build("build-rpm", tmp_path)
     files = [package, PROJECT / "packaging/papr-hook.spec"]
-    done = subprocess.run(
-        ["rpmlint", "-c", PROJECT / "packaging/rpmlint.toml", *files], capture_output=True, text=True, check=False
-    )
+    done = judge(["rpmlint", "-c", PROJECT / "packaging/rpmlint.toml", *files], tmp_path)
     assert "0 errors, 0 warnings" in done.stdout, done.stdout
     listed = subprocess.run(["rpm", "-qlp", package], capture_output=True, text=True, check=True).stdout.split()
     assert {OURS_IN_DIR, CONF, "/usr/bin/papr-hook", "/usr/share/man/man8/papr-hook.8.gz"} <= set(listed)

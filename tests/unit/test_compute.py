@@ -4,47 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from papr_hook import domainxml
 from papr_hook.diagnostics import Name
 from papr_hook.layout import check
 from papr_hook.layout.compute import compute_layout
 from papr_hook.model import Guest, HostTopology, PciAddress
+from tests.helpers.small_guests import at, disk, hostdev, nic, read, root
 
 HOST = HostTopology()
-
-
-def root(index: int, inside: str = "") -> str:
-    return f"<controller type='pci' index='{index}' model='pci-root'><target index='{index}'/>{inside}</controller>"
-
-
-def at(bus: int, slot: int = 1, function: int = 0) -> str:
-    return f"<address type='pci' bus='{bus}' slot='{slot}' function='{function}'/>"
-
-
-def nic(number: int, address: str = "") -> str:
-    return f"<interface type='user'><mac address='52:54:00:00:00:{number:02x}'/>{address}</interface>"
-
-
-def disk(name: str, address: str = "") -> str:
-    return f"<disk><target dev='{name}' bus='virtio'/>{address}</disk>"
-
-
-def hostdev(number: int, address: str = "") -> str:
-    source = f"<source><address bus='{number // 32 + 1}' slot='{number % 32}'/></source>"
-    return f"<hostdev mode='subsystem' type='pci'>{source}{address}</hostdev>"
-
-
-def read(*devices: str, metadata: str = "", commandline: str = "") -> Guest:
-    """A guest with some devices, and none that libvirt would add."""
-    words = "".join(f"<qemu:arg value='{word}'/>" for word in commandline.split())
-    found = domainxml.read(
-        f"""<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>g</name>{metadata}
-        <os><type arch='ppc64le' machine='pseries'>hvm</type></os><devices>
-        <controller type='usb' model='none'/><memballoon model='none'/>{"".join(devices)}</devices>
-        <qemu:commandline>{words}</qemu:commandline></domain>""".encode()
-    ).guest
-    assert found is not None
-    return found
 
 
 def addresses(guest: Guest, spares: int = 4) -> list[str]:

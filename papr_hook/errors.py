@@ -1,4 +1,4 @@
-"""The exceptions that a person gets to see, all of them one line long."""
+"""User-facing exceptions; str() is always one line."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from .diagnostics import Diagnostic
 
 
 class PaprHookError(Exception):
-    """Something that papr-hook cannot go on from; str() is one line for a person."""
+    """A failure that ends what papr-hook was asked to do."""
 
 
 class InputError(PaprHookError):
-    """A document that is not a domain definition that libvirt would take.
+    """Input that is not domain XML libvirt would accept.
 
-    Arguments: what is wrong; the line of the input that it is on, where there is one.
+    Args:
+        what: What is wrong.
+        line: The line of the input that it is on, or None if it is on no line.
     """
 
     def __init__(self, what: str, line: int | None = None) -> None:
@@ -21,10 +23,10 @@ class InputError(PaprHookError):
 
 
 class LayoutError(PaprHookError):
-    """A layout rule that no layout of this guest can meet.
+    """A layout rule that no layout of the guest meets.
 
     Args:
-        diagnostic: which rule, and why no layout meets it.
+        diagnostic: Which rule, and why.
     """
 
     def __init__(self, diagnostic: Diagnostic) -> None:
@@ -37,8 +39,8 @@ class ConfError(PaprHookError):
 
 
 class LibvirtError(PaprHookError):
-    """libvirt could not be reached, or refused what it was asked."""
+    """libvirt cannot be reached, or refuses a call."""
 
 
 class SetupError(PaprHookError):
-    """The gateway, or the files of papr-hook, could not be set up or removed."""
+    """The gateway or the files of papr-hook cannot be set up or removed."""

@@ -38,7 +38,7 @@ def violations(data: bytes) -> tuple[Diagnostic, ...]:
     """
     root = parse(data).getroot()
     if root.tag != "domain":
-        raise InputError(f"<{root.tag}> is not a domain definition", source_line(root))
+        raise InputError(f"<{root.tag}> is not domain XML", source_line(root))
     _strip_hints(root)
     found = (_diagnostic(failure.validator, failure.obj) for failure in _schema().iter_errors(root))
     return tuple(sorted(found, key=lambda diagnostic: diagnostic.line or 0))

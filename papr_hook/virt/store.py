@@ -27,7 +27,7 @@ _HEADER_END = b"-->"
 
 
 def read_domain_xml(domain_dir: Path, guest: str) -> bytes | None:
-    """Return the domain XML of a guest's next start, in the very bytes that libvirt's API returns, with passwords.
+    """Return the domain XML of a guest's next start, byte for byte as libvirt's API returns it, with passwords.
 
     Args:
         domain_dir: libvirt's directory of domain XML.

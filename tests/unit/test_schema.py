@@ -252,7 +252,7 @@ def test_hints_of_a_document_are_not_followed() -> None:
 
 
 def test_another_document_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="is not a domain definition"):
+    with pytest.raises(InputError, match="is not domain XML"):
         schema.violations(b"<network/>")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import libvirt
 from lxml import etree
 
 from papr_hook import domainxml
@@ -35,6 +36,27 @@ def without_kvm(data: bytes, crypto: bool = False) -> bytes:
     for name in root.findall("name"):
         name.text = "judged"
     return etree.tostring(root)
+
+
+def made_of(connection: libvirt.virConnect, xml: bytes, flags: int = 0) -> Guest:
+    """Return what libvirt makes of domain XML.
+
+    Args:
+        connection: A connection to libvirt, which does not keep the guest.
+        xml: The domain XML.
+        flags: libvirt's flags for the definition (virDomainDefineFlags).
+
+    Raises:
+        libvirt.libvirtError: libvirt refuses the domain XML.
+    """
+    defined = connection.defineXMLFlags(xml.decode(), flags)
+    try:
+        dumped = defined.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    finally:
+        defined.undefine()
+    guest = domainxml.read(dumped.encode()).guest
+    assert guest is not None
+    return guest
 
 
 def phbs(guest: Guest) -> list[tuple[int, int | None, int | None]]:

@@ -14,6 +14,7 @@ import libvirt
 from papr_hook import domainxml, pipeline
 from papr_hook.config import Config
 from papr_hook.model import Device, Guest, PciAddress
+from tests.helpers.libvirt_view import made_of
 from tests.helpers.sysfs import GROUPS, write_sysfs
 
 OTHER_MACHINES = {"x86-in.xml", "powernv-in.xml"}
@@ -52,17 +53,6 @@ class FakedHost:
                 target = str(link.readlink()).removeprefix(self._root)
                 link.unlink()
                 link.symlink_to(target)
-
-    def define(self, xml: bytes) -> Guest:
-        """Return what libvirt makes of domain XML. Raises libvirt.libvirtError."""
-        defined = self.connection.defineXMLFlags(xml.decode(), 0)
-        try:
-            dumped = defined.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-        finally:
-            defined.undefine()
-        guest = domainxml.read(dumped.encode()).guest
-        assert guest is not None
-        return guest
 
 
 def own_groups(xml: bytes) -> dict[PciAddress, int]:
@@ -105,7 +95,7 @@ def check(faked: FakedHost, xml: bytes, groups: Mapping[PciAddress, int], sysfs:
     if result.layout is None or before is None:
         return False
     try:
-        alone, through = faked.define(xml), faked.define(result.data)
+        alone, through = made_of(faked.connection, xml), made_of(faked.connection, result.data)
     except libvirt.libvirtError:
         return False
     nics = [[d for d in guest.devices if d.is_interface] for guest in (before, alone, through)]

@@ -17,7 +17,7 @@ from papr_hook.errors import InputError, LayoutError
 from papr_hook.model import Device, Guest
 from tests.harness.libvirt_host import Host
 from tests.helpers.generate import Case, cases
-from tests.helpers.libvirt_view import STARTED, check_device_tree, disks_of, phbs, startable, without_kvm
+from tests.helpers.libvirt_view import STARTED, check_device_tree, disks_of, made_of, phbs, startable, without_kvm
 from tests.helpers.paths import CORPUS, GOLDEN, NO_CORPUS
 
 
@@ -28,18 +28,6 @@ def connection(host: Host) -> Iterator[libvirt.virConnect]:
     found = libvirt.open(host.uri)
     yield found
     found.close()
-
-
-def made_of(connection: libvirt.virConnect, definition: bytes, flags: int) -> Guest:
-    """What libvirt makes of a definition. Raises libvirt.libvirtError where it does not take it."""
-    defined = connection.defineXMLFlags(definition.decode(), flags)
-    try:
-        dumped = defined.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-    finally:
-        defined.undefine()
-    found = domainxml.read(dumped.encode()).guest
-    assert found is not None
-    return found
 
 
 def refusal(connection: libvirt.virConnect, definition: bytes, flags: int) -> str | None:

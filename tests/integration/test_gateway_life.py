@@ -51,22 +51,24 @@ def make_release_host(request: pytest.FixtureRequest, root: Path, cache: Path) -
         host.stop()
 
 
-@pytest.fixture(scope="module")
-def north(make_release_host: MakeHost) -> Iterator[GatewayHost]:
-    """Start a host behind a gateway."""
-    gated = GatewayHost(make_release_host("north"))
+def gate(host: Host) -> Iterator[GatewayHost]:
+    """Start a gateway in front of a host's libvirt, and end it."""
+    gated = GatewayHost(host)
     gated.start()
     yield gated
     gated.stop()
+
+
+@pytest.fixture(scope="module")
+def north(make_release_host: MakeHost) -> Iterator[GatewayHost]:
+    """Start a host behind a gateway."""
+    yield from gate(make_release_host("north"))
 
 
 @pytest.fixture(scope="module")
 def south(make_release_host: MakeHost) -> Iterator[GatewayHost]:
     """Start another host behind a gateway."""
-    gated = GatewayHost(make_release_host("south"))
-    gated.start()
-    yield gated
-    gated.stop()
+    yield from gate(make_release_host("south"))
 
 
 @pytest.fixture(scope="module")

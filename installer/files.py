@@ -52,8 +52,9 @@ class CopyTree(FileChange):
 
     def stage(self, new: Path, target: Path) -> None:
         new.mkdir()
-        for part in ("papr_hook", "systemd", "init.d"):
-            shutil.copytree(self.source / part, new / part, ignore=shutil.ignore_patterns("__pycache__"))
+        # hooks/qemu goes where libvirt looks.
+        for part in ("papr_hook", "systemd", "init.d", "hooks"):
+            shutil.copytree(self.source / part, new / part, ignore=shutil.ignore_patterns("__pycache__", "qemu"))
         for unit in (new / "systemd").glob("papr-hook-*"):
             unit.unlink()
         (new / "papr-hook.conf").write_text(sample_config())

@@ -41,6 +41,7 @@ SUBJECTS = {
     "hook_script",
     "packaging",
     "regressions",
+    "vdsm_hook",
 }
 """Unit-test modules that are about more than one module of the product."""
 

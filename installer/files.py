@@ -21,6 +21,10 @@ HOOK = "/etc/libvirt/hooks/qemu"
 HOOK_IN_DIR = "/etc/libvirt/hooks/qemu.d/90-papr-hook"
 """The last of the scripts there, because libvirt passes the message of the last one on to the client."""
 UNITS = "/usr/lib/systemd/system"
+BASH_COMPLETIONS = "/usr/share/bash-completion/completions"
+ZSH_COMPLETIONS = "/usr/share/zsh/site-functions"
+ZSH_COMPLETIONS_DEBIAN = "/usr/share/zsh/vendor-completions"
+"""Debian's zsh looks there instead."""
 HOOK_DIR_LIBVIRT = (6, 5, 0)
 """The first libvirt that runs the scripts in qemu.d."""
 
@@ -122,6 +126,7 @@ class Installation:
         changes.append(CopyTree(SHARE, self.source, compiles))
         changes.append(WriteFile(COMMAND, COMMAND_TEXT.encode(), 0o755))
         changes.extend(CopyFile(f"{MAN}/man{page[-1]}/{page}", self.source / "man" / page) for page in self.pages())
+        changes.extend(CopyFile(path, self.source / source) for path, source in self._completions())
         changes.append(CopyFile(hook, self.source / "hooks/qemu", 0o755))
         if units:
             changes.extend(CopyFile(f"{UNITS}/{unit}", self.source / "systemd" / unit) for unit in self.units())
@@ -137,8 +142,9 @@ class Installation:
         paths.update(
             dict.fromkeys(path for path in (SHARE, COMMAND, HOOK, HOOK_IN_DIR, CONF) if not self._exists(path))
         )
-        for directory in (*(f"{MAN}/man{section}" for section in "158"), UNITS):
-            paths.update(dict.fromkeys(self._glob(directory, ".papr-hook*.papr-*")))
+        completions = (BASH_COMPLETIONS, ZSH_COMPLETIONS, ZSH_COMPLETIONS_DEBIAN)
+        for directory in (*(f"{MAN}/man{section}" for section in "158"), UNITS, *completions):
+            paths.update(dict.fromkeys(self._glob(directory, ".*papr-hook*.papr-*")))
         return [RemovePath(path) for path in paths if path != CONF or not self.conf_is_kept()]
 
     def installed(self) -> Iterator[str]:
@@ -153,6 +159,9 @@ class Installation:
         for section in "158":
             yield from self._glob(f"{MAN}/man{section}", "papr-hook*")
         yield from self._glob(UNITS, "papr-hook-*")
+        yield from self._glob(BASH_COMPLETIONS, "papr-hook")
+        for directory in (ZSH_COMPLETIONS, ZSH_COMPLETIONS_DEBIAN):
+            yield from self._glob(directory, "_papr-hook")
         if self._exists(CONF):
             yield CONF
 
@@ -197,6 +206,12 @@ class Installation:
     def units(self) -> list[str]:
         """Return the names of the units of this version."""
         return sorted(unit.name for unit in (self.source / "systemd").iterdir() if unit.is_file())
+
+    def _completions(self) -> Iterator[tuple[str, str]]:
+        """Yield where the completions of the shells go, each with its file in the checkout."""
+        yield f"{BASH_COMPLETIONS}/papr-hook", "completion/papr-hook"
+        zsh = ZSH_COMPLETIONS_DEBIAN if self._exists("/etc/debian_version") else ZSH_COMPLETIONS
+        yield f"{zsh}/_papr-hook", "completion/_papr-hook"
 
     def _exists(self, path: str) -> bool:
         return exists(resolve_in(self.root, path, follow=False))

@@ -283,6 +283,7 @@ def test_root_into_an_empty_tree(host: BootedHost) -> None:
     files = host.sh("cd /srv/tree && find . -type f -not -path './usr/share/papr-hook/papr_hook/*' | sort").stdout
     pages = host.sh(f"cd {CHECKOUT}/man && ls papr-hook*").stdout.split()
     expected = [CONF, HOOK, "/usr/bin/papr-hook", f"{SHARE}/papr-hook.conf"]
+    expected += ["/usr/share/bash-completion/completions/papr-hook", "/usr/share/zsh/site-functions/_papr-hook"]
     expected += [f"{SHARE}/hooks/vdsm_before_vm_start"]
     expected += [f"/usr/share/man/man{page[-1]}/{page}" for page in pages]
     units = host.sh(f"cd {CHECKOUT}/systemd && ls -p | grep -v /").stdout.split()

@@ -68,7 +68,8 @@ def test_rpmlint_is_content(tmp_path: Path) -> None:
     done = judge(["rpmlint", "-c", PROJECT / "packaging/rpmlint.toml", *files], tmp_path)
     assert "0 errors, 0 warnings" in done.stdout, done.stdout
     listed = subprocess.run(["rpm", "-qlp", package], capture_output=True, text=True, check=True).stdout.split()
-    assert {OURS_IN_DIR, CONF, "/usr/bin/papr-hook", "/usr/share/man/man8/papr-hook.8.gz"} <= set(listed)
+    completions = {"/usr/share/bash-completion/completions/papr-hook", "/usr/share/zsh/site-functions/_papr-hook"}
+    assert {OURS_IN_DIR, CONF, "/usr/bin/papr-hook", "/usr/share/man/man8/papr-hook.8.gz"} | completions <= set(listed)
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ MAX_FUNCTION = 50
 SUBJECTS = {
     "architecture",
     "bad_input",
+    "completion",
     "corpus",
     "docs",
     "fuzz_domainxml",

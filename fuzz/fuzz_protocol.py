@@ -73,7 +73,7 @@ class Run:
         self.from_daemon: list[Packet] = []
         self.to_daemon: list[Packet] = []
         self.to_client: list[Packet] = []
-        self.fds = 0
+        self.twos = 0
         self.locks = AttachLocks(os.memfd_create("fuzz"), lambda: self.now)
         self.session = Session("fuzz", self._start, self.locks, lambda _, text: None, lambda: self.now)
 
@@ -157,7 +157,15 @@ class Run:
             self.session.from_worker(call, build_message(Message.LOCK, self.script.take(self.script.byte() % 20)))
         else:
             message = list(Message)[self.script.byte() % len(Message)]
+            if message == Message.DONE_IN_TWO and len(payload) > 4:
+                payload = self._make_two()
             self.session.from_worker(call, build_message(message, payload, self.script.byte()))
+
+    def _make_two(self) -> bytes:
+        """Return the payload of a DONE_IN_TWO, unlike any other."""
+        self.twos += 1
+        revert, start = (protocol.string(f"{what} {self.twos}".encode()) for what in ("revert", "start"))
+        return protocol.uint(192) + protocol.string(revert) + protocol.uint(196) + protocol.string(start)
 
     def _drain(self) -> None:
         for queue, seen in ((self.session.to_daemon, self.to_daemon), (self.session.to_client, self.to_client)):
@@ -194,6 +202,11 @@ def check(run: Run) -> None:
     for packet in run.to_client:
         if packet.type == Type.REPLY and packet not in run.from_daemon:
             assert (packet.procedure, packet.serial) in known, "a reply to a call that the client did not make"
+    twos = [packet.payload for packet in run.to_daemon if packet.procedure in (192, 196) and b" " in packet.payload]
+    assert len(twos) == len(set(twos)), "a revert or a start that was sent twice"
+    for start in (payload for payload in twos if b"start" in payload):
+        revert = protocol.string(protocol.Reader(start).string().replace(b"start", b"revert"))
+        assert twos.index(revert) < twos.index(start), "a start before its revert"
     if not run.session.opened:
         assert [packet.data for packet in run.to_daemon] == [packet.data for packet in run.from_client]
 

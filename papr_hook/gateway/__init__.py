@@ -36,6 +36,7 @@ Limits
 
 Failures
     Whatever goes wrong with a rewrite, the client's own call is forwarded unmodified, and the journal has one line.
-    The one exception is a device for which its guest has no vPHB: that call fails with the reason. Malformed packets
+    There are two exceptions. A device for which its guest has no vPHB: that call fails with the reason. A revert in
+    place of one that starts the guest: once sent, it is never sent again, and only the start follows. Malformed packets
     end their own connection. If memory runs out, workers are killed first, relays next, and the main process last.
 """

@@ -15,12 +15,12 @@ from .rewrite_domain import (
     rewrite_start,
     rewrite_start_with_flags,
 )
-from .steps import Call, ForwardAs, LoadConfig, LockRequest, Log, RefusalError, Rewrite, Rewriter, UpstreamError
+from .steps import Call, ForwardInTwo, LoadConfig, LockRequest, Log, RefusalError, Rewrite, Rewriter, UpstreamError
 
 __all__ = [
     "REWRITES",
     "Call",
-    "ForwardAs",
+    "ForwardInTwo",
     "LockRequest",
     "Log",
     "RefusalError",

@@ -25,7 +25,7 @@ from .questions import (
     ask_previous_xmls,
     ask_snapshot_xml,
 )
-from .steps import Call, ForwardAs, LoadConfig, Log, Rewrite, Steps, about
+from .steps import Call, ForwardInTwo, LoadConfig, Log, Rewrite, Steps, about
 
 WITHOUT_MEMORY = frozenset({"shutoff", "disk-snapshot", "crashed"})
 """States of a snapshot from which a revert starts cold (qemuDomainRevertToSnapshot in src/qemu/qemu_snapshot.c)."""
@@ -119,8 +119,9 @@ def rewrite_snapshot_revert(payload: bytes, load_config: LoadConfig, log: Log) -
 
     libvirt starts it with the domain XML of the snapshot, whose layout cannot be changed: a redefined snapshot must
     have the same addresses (virDomainSnapshotRedefineValidate in its src/conf/snapshot_conf.c). So the gateway reverts
-    without a start, defines the laid-out domain XML, and forwards a start. If one of the first two fails, the client's
-    call is forwarded, which reverts again.
+    without a start, and starts the guest like a client, which lays it out. A revert that has begun is never repeated.
+
+    A revert beside a managed save goes to libvirt as it is: a start would restore that.
     """
     snapshot, guest, flags = _read_snapshot_call(payload)
     starts = flags & int(SnapshotRevertFlag.RUNNING | SnapshotRevertFlag.PAUSED)
@@ -132,10 +133,13 @@ def rewrite_snapshot_revert(payload: bytes, load_config: LoadConfig, log: Log) -
             return payload
         if complies((yield from _analyze(domain_xml, load_config())).violations()):
             return payload
-        yield Call(Procedure.DOMAIN_REVERT_TO_SNAPSHOT, snapshot + uint(flags & ~starts))
-        yield from _define_laid_out(guest, load_config(), log)
+        if (yield from ask_has_managed_save(guest)):
+            return payload
     start = StartFlag.PAUSED if flags & SnapshotRevertFlag.PAUSED else StartFlag.NONE
-    return ForwardAs(Procedure.DOMAIN_CREATE_WITH_FLAGS, guest.raw + uint(start))
+    return ForwardInTwo(
+        Call(Procedure.DOMAIN_REVERT_TO_SNAPSHOT, snapshot + uint(flags & ~starts)),
+        Call(Procedure.DOMAIN_CREATE_WITH_FLAGS, guest.raw + uint(start)),
+    )
 
 
 def _read_snapshot_call(payload: bytes) -> tuple[bytes, DomainRef, int]:

@@ -66,6 +66,7 @@ class PendingCall:
         worker: What rewrites it, or None if it waits for one.
         lock_of: The guest whose lock it waits for, or None.
         lock: The lock that it has, or None.
+        instead_of: The client's call in whose place this one is sent, or None if this one is the client's.
     """
 
     item: PacketWithFds
@@ -73,6 +74,15 @@ class PendingCall:
     worker: Worker | None = None
     lock_of: bytes | None = None
     lock: AttachLock | None = None
+    instead_of: PacketWithFds | None = None
+
+
+@dataclass(frozen=True)
+class _Replaced:
+    """A call of the client's, in whose place another one is under way, and the call that follows that one."""
+
+    item: PacketWithFds
+    then: Packet | None = None
 
 
 StartWorker = Callable[[PendingCall], "Worker | None"]
@@ -112,7 +122,7 @@ class Session:
         self._questions: dict[_Key, PendingCall | None] = {}
         self._client_calls: set[_Key] = set()
         self._delayed: list[PacketWithFds] = []
-        self._replaced: dict[_Key, tuple[PacketWithFds, AttachLock | None]] = {}
+        self._replaced: dict[_Key, _Replaced] = {}
         self._forwarded: dict[_Key, list[AttachLock | None]] = {}
         self._gone_since: float | None = None
 
@@ -131,7 +141,8 @@ class Session:
         """Whether the connection may end after the client has gone: libvirt carries out what the client sent."""
         if self._gone_since is None:
             return False
-        expired = self.clock() - self._gone_since > 2 * HELD_CALL_TIMEOUT
+        half_done = any(replaced.then for replaced in self._replaced.values())
+        expired = self.clock() - self._gone_since > 2 * HELD_CALL_TIMEOUT and not half_done
         return expired or not (self._calls or self._forwarded or self._replaced or self._delayed)
 
     # What the two sides and the workers send
@@ -171,10 +182,7 @@ class Session:
             self._retry_delayed(key)
             return
         if key in self._replaced:
-            replaced, lock = self._replaced.pop(key)
-            _release([lock])
-            self.unwanted_fds += [*item.fds, *replaced.fds]
-            self.to_client.append(PacketWithFds(protocol.build_reply(replaced.packet, packet)))
+            self._replied_instead(self._replaced.pop(key), item)
             self._retry_delayed(key)
             return
         if packet.procedure == Procedure.CONNECT_OPEN and packet.status == Status.OK:
@@ -190,7 +198,7 @@ class Session:
             return
         try:
             if packet.program == protocol.PROGRAM:
-                self._ask(call, packet)
+                self._questions[self._call(packet.procedure, packet.payload)] = call
             elif packet.program == WORKER_PROGRAM:
                 self._take_message(call, packet)
         except ProtocolError as error:
@@ -235,12 +243,9 @@ class Session:
             _release([call.lock])
             if call.worker is not None:
                 call.worker.stop()
-            self.unwanted_fds += call.item.fds
-        for item in self._delayed:
+            self.unwanted_fds += (call.instead_of or call.item).fds
+        for item in [*self._delayed, *(replaced.item for replaced in self._replaced.values())]:
             self.unwanted_fds += item.fds
-        for item, lock in self._replaced.values():
-            self.unwanted_fds += item.fds
-            _release([lock])
         for locks in self._forwarded.values():
             _release(locks)
         self._calls.clear()
@@ -248,8 +253,8 @@ class Session:
 
     # The life of a held call
 
-    def _hold(self, item: PacketWithFds) -> None:
-        call = PendingCall(item, self.clock() + HELD_CALL_TIMEOUT)
+    def _hold(self, item: PacketWithFds, instead_of: PacketWithFds | None = None) -> None:
+        call = PendingCall(item, self.clock() + HELD_CALL_TIMEOUT, instead_of=instead_of)
         self._calls.append(call)
         self._held_bytes += len(item.packet.data)
         if self._held_bytes > MAX_HELD_BYTES:
@@ -281,16 +286,13 @@ class Session:
             self._acquire(call)
         elif packet.procedure == Message.DONE:
             self._forward(call, text)
-        elif packet.procedure == Message.DONE_AS:
-            self._replace(call, Reader(text).uint(), text[protocol.WORD :])
+        elif packet.procedure == Message.DONE_IN_TWO:
+            reader = Reader(text)
+            self._replace(call, *((reader.uint(), reader.string()) for _ in range(2)))
         elif packet.procedure == Message.REFUSED:
             self._refuse(call, text.decode("utf-8", "replace"))
         elif packet.procedure == Message.FAILED:
             self._give_up(call, text.decode("utf-8", "replace"))
-
-    def _ask(self, call: PendingCall, question: Packet) -> None:
-        """Send a worker's question to libvirt."""
-        self._questions[self._call(question.procedure, question.payload)] = call
 
     def _call(self, procedure: int, payload: bytes) -> _Key:
         """Send a call of the gateway's own to libvirt, with a serial that no call in flight has."""
@@ -316,14 +318,25 @@ class Session:
         if payload != item.packet.payload:
             item = PacketWithFds(item.packet.with_payload(payload), item.fds)
         self._finish(call)
-        self._send_call(item, call.lock)
+        self._send_call(call, item, call.lock)
 
-    def _replace(self, call: PendingCall, procedure: int, payload: bytes) -> None:
-        """Send another call in place of the client's, whose reply the client gets as that to its own."""
-        self._replaced[self._call(procedure, payload)] = (call.item, call.lock)
+    def _replace(self, call: PendingCall, first: tuple[int, bytes], then: tuple[int, bytes]) -> None:
+        """Send two other calls in place of the client's, whose last reply the client gets as that to its own."""
+        procedure, payload = then
+        packet = protocol.build_packet(procedure, Type.CALL, call.item.packet.serial, Status.OK, payload)
+        self._replaced[self._call(*first)] = _Replaced(call.item, packet)
         self._finish(call)
         self._client_calls.discard((call.item.packet.procedure, call.item.packet.serial))
         self._start_workers()
+
+    def _replied_instead(self, replaced: _Replaced, reply: PacketWithFds) -> None:
+        """Go on after libvirt's reply to a call that was sent in place of the client's."""
+        self.unwanted_fds += reply.fds
+        if replaced.then is not None and reply.packet.status == Status.OK:
+            self._hold(PacketWithFds(replaced.then), replaced.item)
+            return
+        self.unwanted_fds += replaced.item.fds
+        self.to_client.append(PacketWithFds(protocol.build_reply(replaced.item.packet, reply.packet)))
 
     def _give_up(self, call: PendingCall, why: str) -> None:
         """Forward a call unmodified, and say why in the journal."""
@@ -332,17 +345,18 @@ class Session:
         self._finish(call)
         _release([call.lock])
         self.log(WARNING, f"{self.client}: {describe_call(call.item.packet)}: forwarded unmodified: {why}")
-        self._send_call(call.item, None)
+        self._send_call(call, call.item, None)
 
     def _refuse(self, call: PendingCall, why: str) -> None:
         """Answer a call with an error instead of forwarding it."""
         why = one_line(why)
         self._finish(call)
         _release([call.lock])
-        packet = call.item.packet
+        item = call.instead_of or call.item
+        packet = item.packet
         self.log(WARNING, f"{self.client}: {why}")
         self._client_calls.discard((packet.procedure, packet.serial))
-        self.unwanted_fds += call.item.fds
+        self.unwanted_fds += item.fds
         self.to_client.append(PacketWithFds(protocol.error_reply(packet, f"papr-hook: {why}")))
 
     def _finish(self, call: PendingCall) -> None:
@@ -355,10 +369,13 @@ class Session:
             if asking is call:
                 self._questions[key] = None  # its reply comes yet, and is not the client's
 
-    def _send_call(self, item: PacketWithFds, lock: AttachLock | None) -> None:
-        key = (item.packet.procedure, item.packet.serial)
-        self._forwarded.setdefault(key, []).append(lock)
-        self.to_daemon.append(item)
+    def _send_call(self, call: PendingCall, item: PacketWithFds, lock: AttachLock | None) -> None:
+        packet = item.packet
+        if call.instead_of is None:
+            self._forwarded.setdefault((packet.procedure, packet.serial), []).append(lock)
+            self.to_daemon.append(item)
+        else:
+            self._replaced[self._call(packet.procedure, packet.payload)] = _Replaced(call.instead_of)
         self._start_workers()
 
     def _replied(self, key: _Key) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar, Union
 from ..config import Config
 from ..errors import PaprHookError
 from ..layout.attach import AttachRefusedError
-from .protocol import DomainRef, Procedure, ProtocolError
+from .protocol import DomainRef, ProtocolError
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,15 @@ class LockRequest:
 
 
 @dataclass(frozen=True)
-class ForwardAs:
-    """The end of a rewrite that forwards another call in place of the client's.
+class ForwardInTwo:
+    """The end of a rewrite that forwards two other calls in place of the client's.
 
-    The client gets the reply without its payload, which is that of another procedure, or the error.
+    The second one is rewritten like a call of the client's, once libvirt has replied to the first without an error. The
+    client gets the last reply without its payload, which is that of another procedure, or the error.
     """
 
-    procedure: Procedure
-    payload: bytes
+    first: Call
+    second: Call
 
 
 class UpstreamError(PaprHookError):
@@ -63,7 +64,7 @@ _T = TypeVar("_T")
 Steps = Generator[Union[Call, LockRequest], bytes, _T]
 """A part of a rewrite, which returns something."""
 
-Rewrite = Steps[Union[bytes, ForwardAs]]
+Rewrite = Steps[Union[bytes, ForwardInTwo]]
 """A rewrite of a call. It returns the payload that goes to libvirt. If it raises an error other than RefusalError,
 the call is forwarded unchanged, and the journal gets the error."""
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from ..config import Config
 from ..errors import PaprHookError
 from ..journal import one_line
-from .protocol import Packet, PacketParser, ProtocolError, Status, Type, build_packet, error_message, uint
-from .rewrite import ForwardAs, LockRequest, RefusalError, Rewrite, UpstreamError, start_rewrite
+from .protocol import Packet, PacketParser, ProtocolError, Status, Type, build_packet, error_message, string, uint
+from .rewrite import ForwardInTwo, LockRequest, RefusalError, Rewrite, UpstreamError, start_rewrite
 from .worker_protocol import WORKER_PROGRAM, Message, build_message
 
 CPU_SECONDS = 5
@@ -126,8 +126,10 @@ class CallRewriter:
             else:
                 need = self._rewrite.throw(UpstreamError(error_message(packet)))
         except StopIteration as end:
-            if isinstance(end.value, ForwardAs):
-                self._answer(Message.DONE_AS, uint(end.value.procedure) + end.value.payload)
+            if isinstance(end.value, ForwardInTwo):
+                calls = (end.value.first, end.value.second)
+                payload = b"".join(uint(call.procedure) + string(call.payload) for call in calls)
+                self._answer(Message.DONE_IN_TWO, payload)
             else:
                 self._answer(Message.DONE, end.value)
             return

@@ -21,7 +21,8 @@ class Message(IntEnum):
     LOG: A line for the journal; the status of the packet is its syslog priority.
     LOCK: From the worker: acquire the attach lock of the guest with this UUID. From the relay: it is acquired.
     DONE: The payload that is to be sent to libvirt.
-    DONE_AS: The number of another procedure and its payload, to be sent in place of the client's call.
+    DONE_IN_TWO: The number and the payload (a string) of each of two procedures, to be called in place of the client's
+        call.
     REFUSED: Fail the call, with this text.
     FAILED: Forward the call unmodified, for this reason.
     """
@@ -31,7 +32,7 @@ class Message(IntEnum):
     DONE = 3
     REFUSED = 4
     FAILED = 5
-    DONE_AS = 6
+    DONE_IN_TWO = 6
 
 
 def build_message(message: Message, payload: bytes = b"", priority: int = 0) -> Packet:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from papr_hook.config import Config
 from papr_hook.gateway.protocol import Procedure, Reader, build_packet, string, uint
-from papr_hook.gateway.rewrite import Call, ForwardAs, LockRequest, UpstreamError, start_rewrite
+from papr_hook.gateway.rewrite import Call, ForwardInTwo, LockRequest, UpstreamError, start_rewrite
 
 UUID = bytes(range(16))
 GUEST = string(b"g") + UUID + uint(0xFFFFFFFF)
@@ -40,7 +40,7 @@ class FakeLibvirt:
     journal: list[str] = field(default_factory=list)
     locked: bool = False
 
-    def forward(self, procedure: Procedure, payload: bytes, config: Config | None = None) -> bytes | ForwardAs:
+    def forward(self, procedure: Procedure, payload: bytes, config: Config | None = None) -> bytes | ForwardInTwo:
         """Have a client make a call, and return what is forwarded."""
         packet = build_packet(procedure, 0, 7, 0, payload)
         rewrite = start_rewrite(packet, lambda: config or Config(), lambda _, text: self.journal.append(text))
@@ -60,7 +60,7 @@ class FakeLibvirt:
                 else:
                     need = rewrite.send(answer)
         except StopIteration as done:
-            value: bytes | ForwardAs = done.value
+            value: bytes | ForwardInTwo = done.value
             return value
 
     def _answer(self, call: Call) -> bytes:
@@ -83,7 +83,6 @@ class FakeLibvirt:
             Procedure.DOMAIN_DEFINE_XML_FLAGS: self._define,
             Procedure.DOMAIN_LOOKUP_BY_UUID: self._look_up,
             Procedure.DOMAIN_SNAPSHOT_GET_XML_DESC: lambda _: string(self.snapshot),
-            Procedure.DOMAIN_REVERT_TO_SNAPSHOT: lambda _: b"",
         }
 
     def _domain_xml(self, payload: bytes) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from papr_hook.gateway.session import HELD_CALL_TIMEOUT
 from tests.harness.gateway_host import GatewayHost
 from tests.harness.guest_image import Image
 from tests.helpers import hook_installation
@@ -40,6 +41,47 @@ def test_a_revert_to_a_snapshot_without_memory(snapshotted: GatewayHost, option:
     assert complies(snapshotted.host.dumpxml("g"))
     assert complies(snapshotted.host.dumpxml("g", "--inactive"))
     assert all(call.endswith(" 0") for call in hook_installation.calls(snapshotted.host))
+
+
+def test_a_revert_of_a_running_guest(snapshotted: GatewayHost) -> None:
+    """It is stopped, laid out and started."""
+    snapshotted.host.virsh("start", "--paused", "g")
+    snapshotted.host.virsh("snapshot-revert", "g", "before", "--running")
+    assert snapshotted.host.virsh("domstate", "g").stdout.strip() == "running"
+    assert complies(snapshotted.host.dumpxml("g"))
+
+
+def test_a_revert_beside_a_managed_save(snapshotted: GatewayHost) -> None:
+    """libvirt wants it forced, and leaves the managed save alone then."""
+    snapshotted.host.virsh("start", "--paused", "g")
+    snapshotted.host.virsh("managedsave", "g")
+    done = snapshotted.same_result("snapshot-revert", "g", "before", "--running")
+    assert "managed saved state" in done.stderr
+    snapshotted.host.virsh("snapshot-revert", "g", "before", "--paused", "--force")
+    assert snapshotted.host.virsh("domstate", "g").stdout.strip() == "paused"
+    snapshotted.host.virsh("destroy", "g")
+    assert "Managed save:   yes" in snapshotted.host.virsh("dominfo", "g").stdout
+
+
+SLOW = f"""#!/bin/sh
+case " $* " in *" snapshot -a "*) echo >>/run/reverts; sleep {HELD_CALL_TIMEOUT + 2} ;; esac
+exec /run/qemu-img "$@"
+"""
+
+
+def test_a_revert_that_takes_longer_than_a_call_is_held(snapshotted: GatewayHost) -> None:
+    """libvirt reverts once, and the guest is laid out and started then."""
+    host = snapshotted.host
+    host.run(["cp", "/usr/bin/qemu-img", "/run/qemu-img"])
+    host.write("/run/slow", SLOW)
+    host.run(["sh", "-c", "chmod 755 /run/slow && mount --bind /run/slow /usr/bin/qemu-img"])
+    try:
+        host.virsh("snapshot-revert", "g", "before", "--running")
+    finally:
+        host.run(["umount", "/usr/bin/qemu-img"])
+    assert host.read("/run/reverts") == "\n"
+    assert host.virsh("domstate", "g").stdout.strip() == "running"
+    assert complies(host.dumpxml("g"))
 
 
 def test_a_revert_without_a_start(snapshotted: GatewayHost) -> None:

@@ -343,25 +343,6 @@ def test_questions_that_fail(answer: str) -> None:
     assert not guests.locked
 
 
-def test_another_call_in_place_of_the_clients() -> None:
-    """The client gets the reply under its own procedure and serial, without the other one's payload."""
-    talk = Talk(Guests())
-    snapshot = protocol.string(b"before") + DOM + protocol.uint(1)
-    talk.send(protocol.build_packet(192, 0, 5, 0, snapshot))
-    crowded = domain_xml(nic(1, at(0, 1)) + nic(2, at(0, 2)), 1, running=False)
-    inside = f"<domainsnapshot><state>shutoff</state>{crowded.decode()}</domainsnapshot>".encode()
-    xml, off = protocol.string(crowded), protocol.uint(1)
-    answers = {186: protocol.string(inside), 151: off, 192: b"", 14: xml, 350: DOM}
-    while (call := talk.session.to_daemon.popleft().packet).procedure != 196:
-        talk.answer(call, answers[call.procedure])
-    assert call.payload == DOM + protocol.uint(0)
-    talk.session.client_gone()
-    assert not talk.session.finished
-    talk.answer(call, DOM)
-    assert [(reply.procedure, reply.serial, reply.status, reply.payload) for reply in talk.got()] == [(192, 5, 0, b"")]
-    assert talk.session.finished
-
-
 @given(st.sampled_from(sorted(REWRITTEN)), st.binary(max_size=120), st.sampled_from([Type.CALL, Type.CALL_WITH_FDS]))
 def test_calls_of_noise_go_on_as_they_are(procedure: int, noise: bytes, type_: int) -> None:
     """A payload that is not what the procedure says is libvirt's to judge, once libvirt has refused the questions."""

@@ -7,8 +7,9 @@ Processes
               clients to libvirt by a connection of its own, and passes packets both ways. (relay.py, connection.py,
               streams.py, session.py)
     nursery   Has loaded what a rewrite needs, and forks workers. It reads nothing of a client. (nursery.py)
-    worker    Rewrites one call and ends. It has the identity of its relay, one socket to it, and limits of CPU time,
-              lifetime and memory that the kernel enforces. (worker.py, rewrite.py)
+    worker    Rewrites calls of one relay, one after another, and ends after some seconds. It has the identity of its
+              relay, one socket to it, and limits of CPU time, lifetime and memory that the kernel enforces.
+              (worker.py, limits.py, rewrite.py)
     Relays and the nursery go on when the main process ends, until their last client has gone.
 
 Identity
@@ -28,11 +29,12 @@ Calls of the gateway's own
     serial in use waits, so that no reply is taken for another one. No reply to such a call reaches the client.
 
 Limits
-    5 calls of a connection are rewritten at the same time, 16 of an identity, 64 of all. Further calls wait. 8 MiB of
-    a connection's calls are held. A call is held for 15 s at most. A worker has 5 s of CPU time, 20 s of life and
-    256 MiB of address space. 20 connections of a user may wait for libvirt to let them in. A packet has at most
-    128 KiB before that, and libvirt's own limit after it. A side that does not read has at most one packet and 256 KiB
-    waiting for it. An attach lock expires after 30 s. A process writes 20 lines to the journal in 10 s.
+    5 calls of a connection are rewritten at the same time, 16 of an identity, 64 of all. Further calls wait. 8 MiB of a
+    connection's calls are held. A call is held for 15 s at most. A worker has 5 s of CPU time and 20 s for a call, and
+    256 MiB of address space. It takes calls for 10 s, and waits 2 s for the next one. 20 connections of a user may wait
+    for libvirt to let them in. A packet has at most 128 KiB before that, and libvirt's own limit after it. A side that
+    does not read has at most one packet and 256 KiB waiting for it. An attach lock expires after 30 s. A process writes
+    20 lines to the journal in 10 s.
 
 Failures
     Whatever goes wrong with a rewrite, the client's own call is forwarded unmodified, and the journal has one line.

@@ -1,4 +1,4 @@
-"""The nursery: a process that has loaded what a rewrite needs, and forks a worker for each call.
+"""The nursery: a process that has loaded what a rewrite needs, and forks workers.
 
 It keeps one worker ready, which takes the next request from a socket that all relays share. A request is one end of a
 socket pair and nothing else, so the nursery itself never sees a byte of a client. The worker assumes the identity of
@@ -21,6 +21,7 @@ from typing import NoReturn
 from .. import journal
 from ..config import Config
 from .identity import UnservableError, assume_identity, read_identity
+from .limits import LIFETIME, WorkerLimits
 from .processes import OomScore, close_other_fds, name_process, set_oom_score
 
 MAX_WORKERS = 64
@@ -109,7 +110,8 @@ def _serve(serving: socket.socket, load_config: Callable[[], Config]) -> None:
     set_oom_score(OomScore.RELAY)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _warm_up()
-    gc.disable()  # a worker does not live long enough, and a collection would copy the memory that it shares
+    gc.disable()  # a worker collects between two calls
+    gc.freeze()  # and then leaves alone what is here already, so that it goes on sharing this memory
     notice, notify = os.pipe()
     poller = select.poll()
     poller.register(notice, select.POLLIN)
@@ -132,13 +134,11 @@ def _reap(workers: dict[int, float | None]) -> None:
     Args:
         workers: When each worker has taken its request, or None, by its process id.
     """
-    from .worker import WALL_SECONDS
-
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG)[0]) != 0:
             workers.pop(ended, None)
     for pid, since in workers.items():
-        if since is not None and time.monotonic() - since > WALL_SECONDS:
+        if since is not None and time.monotonic() - since > LIFETIME:
             os.kill(pid, signal.SIGKILL)  # not collected yet, so no other process has this number
 
 
@@ -159,7 +159,7 @@ def _fork_worker(serving: socket.socket, notify: int, load_config: Callable[[], 
 
 
 def _work(serving: socket.socket, notify: int, load_config: Callable[[], Config]) -> None:
-    from .worker import RelayChannel, RelayGoneError, rewrite_call, set_limits
+    from .worker import RelayChannel, RelayGoneError, rewrite_calls
 
     set_oom_score(OomScore.WORKER)  # the file is root's, so this comes before the identity
     name_process("papr-worker")
@@ -171,7 +171,7 @@ def _work(serving: socket.socket, notify: int, load_config: Callable[[], Config]
     with socket.socket(fileno=fds[0]) as sock:
         # First nothing of the other processes, then the limits, then the identity; only then a byte of the client.
         close_other_fds({sock.fileno()})
-        set_limits()
+        limits = WorkerLimits()
         assume_identity(read_identity(sock))
         with contextlib.suppress(RelayGoneError):
-            rewrite_call(RelayChannel(sock), load_config)
+            rewrite_calls(RelayChannel(sock), load_config, limits)

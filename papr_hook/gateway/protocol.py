@@ -189,6 +189,11 @@ class PacketParser:
         self._whole: Packet | None = None
         self.fds_read = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every byte was returned in a packet."""
+        return not (self._buffer or self._waiting or self._whole)
+
     def receive(self, data: bytes | memoryview) -> None:
         """Take data that was read from the socket. It is copied."""
         if self._buffer or self._waiting or self._whole or not self._take_whole(data):

@@ -22,6 +22,7 @@ from .nursery import request_worker
 from .protocol import Packet, PacketParser, ProtocolError
 from .session import PendingCall, Session
 from .streams import CHUNK
+from .worker_protocol import takes_another
 
 LINGER = 10.0
 """Seconds that a relay without clients waits for the next one."""
@@ -39,6 +40,12 @@ MAX_ANONYMOUS = 20
 MAX_WORKERS = 16
 """Workers of one user at the same time. More calls wait."""
 
+MAX_IDLE_WORKERS = 2
+"""Workers that are kept for the user's next call. They count for all users' limit (nursery.MAX_WORKERS)."""
+
+WORKER_LINGER = 2.0
+"""Seconds that such a worker waits for a call, far less than its alarm (limits.WALL_SECONDS)."""
+
 
 class WorkerHandle:
     """The relay's end of the socket to a worker."""
@@ -49,6 +56,7 @@ class WorkerHandle:
         self._parser = PacketParser()
         self._unsent = bytearray()
         self._stopped = False
+        self._stays = False
         self.connection = connection
         self.call = call
 
@@ -63,11 +71,14 @@ class WorkerHandle:
             self._flush()
 
     def stop(self) -> None:
-        """Close the socket. The worker ends when it notices, or by its limits."""
+        """Keep the worker for another call if it takes one, or close its socket. It ends then, or by its limits."""
         if not self._stopped:
             self._stopped = True
             self._relay.forget_worker(self)
-            self._sock.close()
+            if self._stays and self._parser.is_empty and not self._unsent:
+                self._relay.keep_worker(self._sock)
+            else:
+                self._sock.close()
 
     def handle(self, events: int) -> None:
         """Send and receive what is possible now."""
@@ -85,6 +96,7 @@ class WorkerHandle:
         try:
             self._parser.receive(data)
             while not self._stopped and (packet := self._parser.next_packet()) is not None:
+                self._stays = takes_another(packet)
                 session.from_worker(self.call, packet)
         except ProtocolError:
             data = b""
@@ -133,6 +145,7 @@ class Relay:
         self._connections: set[Connection] = set()
         self._looked_after: dict[Connection, None] = {}  # in order: who waits longest for libvirt is first
         self._workers: set[WorkerHandle] = set()
+        self._idle_workers: dict[socket.socket, float] = {}
         self._accepting = True
         self._idle_since = time.monotonic()
 
@@ -146,6 +159,7 @@ class Relay:
                     handler(events)
             for connection in list(self._looked_after):
                 self._guard(connection, connection.look_after)
+            self._drop_old_workers()
             if not self._connections and self._accepting and time.monotonic() - self._idle_since >= LINGER:
                 self._stop_accepting()
 
@@ -168,7 +182,7 @@ class Relay:
         """Return a new worker for a call, or None if it has to wait. Raises OSError."""
         if len(self._workers) >= MAX_WORKERS:
             return None
-        sock = request_worker(self._requests)
+        sock = self._take_idle_worker() or request_worker(self._requests)
         if sock is None:
             return None
         worker = WorkerHandle(self, sock, connection, call)
@@ -181,6 +195,38 @@ class Relay:
         """Stop watching a worker."""
         self._unregister(worker)
         self._workers.discard(worker)
+
+    def keep_worker(self, sock: socket.socket) -> None:
+        """Keep a worker that takes another call, for a while."""
+        if len(self._idle_workers) >= MAX_IDLE_WORKERS:
+            sock.close()
+            return
+        self._idle_workers[sock] = time.monotonic()
+        self._register(sock, lambda events: self._drop_idle_worker(sock))  # it has nothing to say, so it has ended
+        self.watch(sock, select.EPOLLIN)
+
+    def _take_idle_worker(self) -> socket.socket | None:
+        while self._idle_workers:
+            sock, _ = self._idle_workers.popitem()
+            self._unregister(sock)
+            try:
+                sock.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return sock
+            except OSError:
+                pass
+            sock.close()  # it has ended just now
+        return None
+
+    def _drop_idle_worker(self, sock: socket.socket) -> None:
+        del self._idle_workers[sock]
+        self._unregister(sock)
+        sock.close()
+
+    def _drop_old_workers(self) -> None:
+        now = time.monotonic()
+        for sock in [sock for sock, since in self._idle_workers.items() if now - since > WORKER_LINGER]:
+            self._drop_idle_worker(sock)
 
     # Clients that come and go
 
@@ -297,6 +343,6 @@ class Relay:
         """Return how long nothing has to be done but what events bring."""
         if any(connection.waits for connection in self._looked_after):
             return RETRY
-        if self._looked_after:
+        if self._looked_after or self._idle_workers:
             return TICK
         return None if self._connections else LINGER

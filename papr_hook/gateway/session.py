@@ -48,13 +48,13 @@ _Key = tuple[int, int]
 
 
 class Worker(Protocol):
-    """A process that rewrites one call."""
+    """A process that rewrites a call."""
 
     def send(self, packet: Packet) -> None:
         """Send a packet to it. One that has ended gets none, and that is no error."""
 
     def stop(self) -> None:
-        """End it, if it has not ended."""
+        """Give it up: it has answered, or its answer is not wanted any more."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""A worker: the process that rewrites one call, and is killed if that takes too much time or memory.
+"""A worker: the process that rewrites calls of one identity, and is killed if one takes too much time or memory.
 
 It has the client's identity, one socket to its relay, and limits that the kernel enforces: neither an endless loop in
 a C library nor a huge allocation gets past them.
@@ -6,26 +6,17 @@ a C library nor a huge allocation gets past them.
 
 from __future__ import annotations
 
-import resource
-import signal
+import gc
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..config import Config
 from ..errors import PaprHookError
 from ..journal import one_line
 from .protocol import Packet, PacketParser, ProtocolError, Status, Type, build_packet, error_message, string, uint
 from .rewrite import ForwardInTwo, LockRequest, RefusalError, Rewrite, UpstreamError, start_rewrite
-from .worker_protocol import WORKER_PROGRAM, Message, build_message
-
-CPU_SECONDS = 5
-"""CPU time of one rewrite (RLIMIT_CPU). A guest of 31 devices takes some milliseconds."""
-
-WALL_SECONDS = 20
-"""Lifetime of a worker that has a call. A call waits 15 s at most, for the lock and for libvirt's answers."""
-
-MEMORY_BYTES = 256 * 1024 * 1024
-"""Address space of a worker (RLIMIT_AS), of which an idle one has about a third."""
+from .worker_protocol import STAYS, WORKER_PROGRAM, Message, build_message
 
 _CHUNK = 65_536
 
@@ -41,10 +32,10 @@ class RelayChannel:
         self._sock = sock
         self._parser = PacketParser()
 
-    def send(self, packet: Packet) -> None:
-        """Send a packet. Raises RelayGoneError."""
+    def send(self, packets: Sequence[Packet]) -> None:
+        """Send packets. Raises RelayGoneError."""
         try:
-            self._sock.sendall(packet.data, socket.MSG_NOSIGNAL)
+            self._sock.sendall(b"".join(packet.data for packet in packets), socket.MSG_NOSIGNAL)
         except OSError:
             raise RelayGoneError from None
 
@@ -61,17 +52,14 @@ class RelayChannel:
         return packet
 
 
-def set_limits() -> None:
-    """Limit this process, irrevocably.
+class Limits(Protocol):
+    """What bounds the calls of a worker: limits.WorkerLimits, or nothing in a test."""
 
-    The alarm's signal keeps its default action, so that the kernel ends the process whatever runs in it.
-    """
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(WALL_SECONDS)
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
-        resource.setrlimit(kind, (0, 0))
+    def begin_call(self) -> None:
+        """Give the next call its time."""
+
+    def allow_another(self) -> bool:
+        """Return whether there is time and memory for another call."""
 
 
 class CallRewriter:
@@ -79,16 +67,20 @@ class CallRewriter:
 
     Attributes:
         done: Whether the answer is out, so that nothing more is needed.
+        stays: Whether the answer says that this process takes another call.
     """
 
-    def __init__(self, load_config: Callable[[], Config]) -> None:
+    def __init__(self, load_config: Callable[[], Config], allow_another: Callable[[], bool] = lambda: False) -> None:
         """Prepare a rewrite.
 
         Args:
             load_config: Reads the host's settings.
+            allow_another: Tells whether this process may take another call.
         """
         self.done = False
+        self.stays = False
         self._load_config = load_config
+        self._allow_another = allow_another
         self._rewrite: Rewrite | None = None
         self._out: list[Packet] = []
 
@@ -139,27 +131,37 @@ class CallRewriter:
             self._out.append(build_packet(need.procedure, Type.CALL, 0, Status.OK, need.payload))
 
     def _answer(self, message: Message, payload: bytes) -> None:
+        # A process in which something went wrong takes no other call.
+        self.stays = message != Message.FAILED and self._allow_another()
         self.done = True
-        self._out.append(build_message(message, payload))
+        self._out.append(build_message(message, payload, STAYS if self.stays else 0))
 
     def _log(self, priority: int, text: str) -> None:
         self._out.append(build_message(Message.LOG, _text(text), priority))
 
 
-def rewrite_call(channel: RelayChannel, load_config: Callable[[], Config]) -> None:
-    """Rewrite the call that the relay sends, and answer.
+def rewrite_calls(channel: RelayChannel, load_config: Callable[[], Config], limits: Limits) -> None:
+    """Rewrite the calls that the relay sends, one after another, until one was the last.
 
     Args:
         channel: The way to the relay.
-        load_config: Reads the host's settings.
+        load_config: Reads the host's settings, for each call anew.
+        limits: What each call may use.
 
     Raises:
         RelayGoneError: The relay wants no answer any more.
     """
-    rewriter = CallRewriter(load_config)
-    while not rewriter.done:
-        for packet in rewriter.receive(channel.receive()):
-            channel.send(packet)
+    stays = True
+    while stays:
+        packet = channel.receive()
+        limits.begin_call()
+        rewriter = CallRewriter(load_config, limits.allow_another)
+        channel.send(rewriter.receive(packet))
+        while not rewriter.done:
+            channel.send(rewriter.receive(channel.receive()))
+        stays = rewriter.stays
+        del packet, rewriter
+        gc.collect()  # nobody waits now
 
 
 def _text(text: object) -> bytes:

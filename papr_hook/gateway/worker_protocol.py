@@ -15,6 +15,10 @@ WORKER_PROGRAM = 0x70617072
 """No program of libvirt's has this number."""
 
 
+STAYS = 1
+"""The status of an answer whose worker takes another call of the same relay. Otherwise it is 0."""
+
+
 class Message(IntEnum):
     """The messages, by the number that a packet has for a procedure.
 
@@ -35,7 +39,15 @@ class Message(IntEnum):
     DONE_IN_TWO = 6
 
 
-def build_message(message: Message, payload: bytes = b"", priority: int = 0) -> Packet:
+_ANSWERS = frozenset({Message.DONE, Message.DONE_IN_TWO, Message.REFUSED})
+
+
+def build_message(message: Message, payload: bytes = b"", status: int = 0) -> Packet:
     """Return a message as a packet."""
-    data = struct.pack(">7I", HEADER.size + len(payload), WORKER_PROGRAM, 1, message, Type.MESSAGE, 0, priority)
-    return Packet(WORKER_PROGRAM, 1, message, Type.MESSAGE, 0, priority, data + payload)
+    data = struct.pack(">7I", HEADER.size + len(payload), WORKER_PROGRAM, 1, message, Type.MESSAGE, 0, status)
+    return Packet(WORKER_PROGRAM, 1, message, Type.MESSAGE, 0, status, data + payload)
+
+
+def takes_another(packet: Packet) -> bool:
+    """Return whether a packet of a worker ends its call, and says that it takes another one."""
+    return packet.program == WORKER_PROGRAM and packet.procedure in _ANSWERS and packet.status == STAYS

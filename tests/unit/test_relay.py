@@ -236,3 +236,48 @@ def test_many_clients(host: Host) -> None:
         assert daemon.ended()
         daemon.sock.close()
     wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def define(client: Peer, daemon: Peer, serial: int) -> None:
+    """Have a worker lay out a domain XML."""
+    client.send(Procedure.DOMAIN_DEFINE_XML, string(CROWDED), serial=serial)
+    assert b"pci-root" in daemon.next().payload
+
+
+def workers(host: Host) -> set[int]:
+    """Return the nursery's workers."""
+    return {int(pid) for pid in Path(f"/proc/{host.nursery.pid}/task/{host.nursery.pid}/children").read_text().split()}
+
+
+def test_a_worker_takes_the_next_call(host: Host) -> None:
+    """The calls of an identity's clients meet the same process, while it waits."""
+    (first, daemon), (second, other) = host.open(), host.open()
+    define(first, daemon, 1)
+    wait_until(lambda: len(workers(host)) == 2)  # the one that stays, and the next one of the nursery
+    before = workers(host)
+    define(first, daemon, 2)
+    define(second, other, 1)
+    assert workers(host) == before
+
+
+def test_an_idle_worker_is_killed(host: Host) -> None:
+    """The next call has another one."""
+    client, daemon = host.open()
+    define(client, daemon, 1)
+    before = workers(host)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not before & workers(host))
+    define(client, daemon, 2)
+
+
+def test_idle_workers_do_not_stay(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end after a while, and at once if there are too many."""
+    monkeypatch.setattr(relay_module, "WORKER_LINGER", 0.1)
+    client, daemon = host.open()
+    define(client, daemon, 1)
+    wait_until(lambda: len(workers(host)) == 1)
+    monkeypatch.setattr(relay_module, "WORKER_LINGER", 60)
+    monkeypatch.setattr(relay_module, "MAX_IDLE_WORKERS", 0)
+    define(client, daemon, 2)
+    wait_until(lambda: len(workers(host)) == 1)

@@ -13,10 +13,11 @@ import pytest
 
 from papr_hook.config import Config
 from papr_hook.errors import ConfError
-from papr_hook.gateway import worker
+from papr_hook.gateway import limits
+from papr_hook.gateway.limits import WorkerLimits
 from papr_hook.gateway.protocol import Packet, PacketParser, Procedure, Reader, Type, build_packet, string, uint
-from papr_hook.gateway.worker import CallRewriter, RelayChannel, RelayGoneError, rewrite_call, set_limits
-from papr_hook.gateway.worker_protocol import WORKER_PROGRAM, Message
+from papr_hook.gateway.worker import CallRewriter, RelayChannel, RelayGoneError, rewrite_calls
+from papr_hook.gateway.worker_protocol import STAYS, WORKER_PROGRAM, Message
 from tests.helpers.domain_xml import at, domain_xml, nic
 
 CROWDED = domain_xml(nic(1, at(0, 1)) + nic(2, at(0, 2)), 1, running=False)
@@ -57,32 +58,54 @@ def test_whatever_goes_wrong_is_an_answer(load_config: Callable[[], Config], tex
     assert any(part in answer.payload.decode() for part in text.split("|"))
 
 
-def test_a_call_over_a_socket() -> None:
-    """The worker reads packets in any portions, and notices that the relay has gone."""
+class Calls:
+    """Limits of a number of calls, and nothing else."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def begin_call(self) -> None:
+        self._left -= 1
+
+    def allow_another(self) -> bool:
+        return self._left > 0
+
+
+def test_calls_over_a_socket() -> None:
+    """The worker takes as many as its limits allow, says which was the last, and notices that the relay has gone."""
     ours, theirs = socket.socketpair()
     with theirs, ours:
-        data = define(b"<domain type='qemu'/>").data
-        ours.sendall(data)
-        rewrite_call(RelayChannel(theirs), Config)
+        call = define(b"<domain type='qemu'/>")
+        ours.sendall(call.data * 2)
+        rewrite_calls(RelayChannel(theirs), Config, Calls(2))
         parser = PacketParser()
         parser.receive(ours.recv(65536))
-        answer = parser.next_packet()
-        assert answer is not None
-        assert (answer.procedure, answer.payload) == (Message.DONE, define(b"<domain type='qemu'/>").payload)
+        for status in (STAYS, 0):
+            answer = parser.next_packet()
+            assert answer is not None
+            assert (answer.procedure, answer.payload, answer.status) == (Message.DONE, call.payload, status)
         ours.close()
         with pytest.raises(RelayGoneError):
-            RelayChannel(theirs).receive()
+            rewrite_calls(RelayChannel(theirs), Config, Calls(2))
+
+
+def test_no_call_after_a_fault() -> None:
+    """A process in which something went wrong ends, whatever its limits allow."""
+    rewriter = CallRewriter(Config, lambda: True)
+    (answer,) = rewriter.receive(define(b"no XML"))
+    assert (answer.procedure, answer.status) == (Message.FAILED, 0)
+    assert not rewriter.stays
 
 
 @contextmanager
 def limited(run: Callable[[], object], monkeypatch: pytest.MonkeyPatch, wall: int = 60) -> Iterator[int]:
     """Run something in a process with a worker's limits, other than those of time; give its wait status."""
-    monkeypatch.setattr(worker, "CPU_SECONDS", 1)
-    monkeypatch.setattr(worker, "WALL_SECONDS", wall)
+    monkeypatch.setattr(limits, "CPU_SECONDS", 1)
+    monkeypatch.setattr(limits, "WALL_SECONDS", wall)
     child = os.fork()
     if child == 0:
         try:
-            set_limits()
+            WorkerLimits()
             run()
         finally:
             os._exit(0)
@@ -113,9 +136,43 @@ def test_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def allocate() -> None:
         try:
-            bytearray(worker.MEMORY_BYTES)
+            bytearray(limits.MEMORY_BYTES)
         except MemoryError:
             os._exit(42)
 
     with limited(allocate, monkeypatch) as status:
         assert os.WEXITSTATUS(status) == 42
+
+
+def spend(seconds: float) -> None:
+    """Use CPU time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_each_call_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second call that needs as much CPU time as the first is not ended for what the first used."""
+
+    def run() -> None:
+        worker_limits = WorkerLimits()
+        spend(0.6)
+        worker_limits.begin_call()
+        spend(0.6)
+        os._exit(42)
+
+    with limited(run, monkeypatch) as status:
+        assert os.WEXITSTATUS(status) == 42
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("STAY_SECONDS", 0), ("STAY_BYTES", 1 << 20), ("CPU_SECONDS", 1), ("", None)]
+)
+def test_when_a_worker_retires(name: str, value: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes no other call when it is old, has grown, or has used most of its CPU time."""
+    child = os.fork()
+    if child == 0:
+        if value is not None:
+            setattr(limits, name, value)
+        os._exit(42 if WorkerLimits().allow_another() else 43)
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == (42 if value is None else 43)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from papr_hook.gateway import protocol
 from papr_hook.gateway.calls import REWRITTEN
+from papr_hook.gateway.passage import measure_from_client, measure_from_daemon
 from papr_hook.gateway.protocol import Packet, PacketParser, PacketWithFds, ProtocolError, Type
 from papr_hook.gateway.session import FIRST_SERIAL, PendingCall, Session
 from papr_hook.gateway.worker_protocol import WORKER_PROGRAM, Message, build_message
@@ -123,16 +124,28 @@ class Run:
     def _feed(self, side: str, data: bytes) -> None:
         cut = self.script.byte() % (len(data) + 1)
         parser = self.parsers[side]
+        seen, take, out = (
+            (self.from_client, self.session.from_client, self.to_daemon)
+            if side == "client"
+            else (self.from_daemon, self.session.from_daemon, self.to_client)
+        )
         for part in (data[:cut], data[cut:]):
-            parser.receive(part)
+            passed = self._measure(side, part) if parser.is_empty else 0
+            parser.receive(part[:passed])
             while (packet := parser.next_packet()) is not None:
-                seen, take = (
-                    (self.from_client, self.session.from_client)
-                    if side == "client"
-                    else (self.from_daemon, self.session.from_daemon)
-                )
+                seen.append(packet)
+                out.append(packet)
+            parser.receive(part[passed:])
+            while (packet := parser.next_packet()) is not None:
                 seen.append(packet)
                 take(PacketWithFds(packet))
+                self._drain()
+
+    def _measure(self, side: str, data: bytes) -> int:
+        """Return how many bytes a connection would pass on unseen."""
+        if side == "client":
+            return measure_from_client(memoryview(data), len(data), protocol.MAX_PACKET, self.session.opened)
+        return measure_from_daemon(memoryview(data), len(data))
 
     def _answer(self) -> None:
         """Have libvirt reply to the call that it got some calls ago."""

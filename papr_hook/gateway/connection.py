@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import protocol
+from .passage import measure_from_client, measure_from_daemon
 from .protocol import PacketWithFds
 from .session import Session
-from .streams import HIGH_WATER_MARK, PacketStream, close_fds
+from .streams import HIGH_WATER_MARK, RECEIVED, PacketStream, close_fds
 
 if TYPE_CHECKING:
     from .relay import WorkerHandle
@@ -23,6 +24,8 @@ PREAUTH_MAX_PACKET = 2 * protocol.MAX_SASL_DATA
 
 SLOW_CLIENT_TIMEOUT = 5.0
 """Seconds after which a client that does not read keeps no other client from attaching to a guest."""
+
+_EPOLLOUT = int(select.EPOLLOUT)
 
 
 class Connection:
@@ -74,16 +77,20 @@ class Connection:
         self.connected = True
         self._update()
 
-    def handle(self, from_client: bool, events: int) -> None:
-        """Act on events of one of the two sockets.
+    def handle(self, from_client: bool, events: int) -> bool:
+        """Act on events of one of the two sockets. Return whether all else about the connection is as it was.
 
         Raises:
             OSError: The connection to libvirt is broken.
             ProtocolError: One side sent malformed data.
         """
         stream = self.client if from_client else self.daemon
-        if events & ~select.EPOLLOUT and not stream.ended:
-            stream.receive()
+        if events & ~_EPOLLOUT and not stream.ended:
+            size = stream.read()
+            passed = self._pass_on(from_client, size) if stream.at_boundary else 0
+            if passed and passed == size and not (self.daemon if from_client else self.client).has_output:
+                return True
+            stream.parser.receive(RECEIVED[passed:size])
             take = self.session.from_client if from_client else self.session.from_daemon
             while (item := stream.next_packet()) is not None:
                 take(item)
@@ -91,6 +98,26 @@ class Connection:
                 # Its calls are carried out, as libvirt does it with those that it has read.
                 self.session.client_gone()
         self._update()
+        return False
+
+    def _pass_on(self, from_client: bool, size: int) -> int:
+        """Send what has been received on, as far as it is packets that nothing is done with. Return their bytes."""
+        if from_client:
+            if not self.connected or self.daemon.has_output:
+                return 0
+            passed = measure_from_client(RECEIVED, size, self.client.parser.limit, self.session.opened)
+            if passed:
+                self.daemon.pass_on(RECEIVED[:passed])
+            return passed
+        if self.client.has_output or self.client.ended:
+            return 0
+        passed = measure_from_daemon(RECEIVED, size)
+        if passed:
+            try:
+                self.client.pass_on(RECEIVED[:passed])
+            except OSError:
+                return passed  # it has gone; what it sent before is still read
+        return passed
 
     def on_worker(self, worker: WorkerHandle, events: int) -> None:
         """Act on events of a worker's socket. Raises as handle() does."""

@@ -85,7 +85,10 @@ class Type(IntEnum):
     STREAM_HOLE = 6
 
 
-_FDS_TYPES = frozenset({int(Type.CALL_WITH_FDS), int(Type.REPLY_WITH_FDS)})
+FDS_TYPES = frozenset({int(Type.CALL_WITH_FDS), int(Type.REPLY_WITH_FDS)})
+"""Types of packets that file descriptors follow."""
+
+REPLY_TYPES = frozenset({int(Type.REPLY), int(Type.REPLY_WITH_FDS)})
 
 
 class Status(IntEnum):
@@ -170,7 +173,7 @@ def _length(data: bytes) -> bytes:
 
 
 def _carries_fds(type_: int) -> bool:
-    return type_ in _FDS_TYPES
+    return type_ in FDS_TYPES
 
 
 class PacketParser:

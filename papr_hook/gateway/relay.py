@@ -157,9 +157,8 @@ class Relay:
                 handler = self._handlers.get(number)
                 if handler is not None:  # an event before may have ended it
                     handler(events)
-            for connection in list(self._looked_after):
-                self._guard(connection, connection.look_after)
-            self._drop_old_workers()
+            if self._looked_after or self._idle_workers:
+                self._look_after()
             if not self._connections and self._accepting and time.monotonic() - self._idle_since >= LINGER:
                 self._stop_accepting()
 
@@ -187,7 +186,7 @@ class Relay:
             return None
         worker = WorkerHandle(self, sock, connection, call)
         self._workers.add(worker)
-        self._register(worker, lambda events: self._guard(connection, lambda: connection.on_worker(worker, events)))
+        self._register(worker, lambda events: self._guard(connection, connection.on_worker, worker, events))
         self.watch(worker, select.EPOLLIN)
         return worker
 
@@ -223,7 +222,10 @@ class Relay:
         self._unregister(sock)
         sock.close()
 
-    def _drop_old_workers(self) -> None:
+    def _look_after(self) -> None:
+        """Do what is due by now."""
+        for connection in list(self._looked_after):
+            self._guard(connection, connection.look_after)
         now = time.monotonic()
         for sock in [sock for sock, since in self._idle_workers.items() if now - since > WORKER_LINGER]:
             self._drop_idle_worker(sock)
@@ -278,14 +280,18 @@ class Relay:
 
     def _handler(self, connection: Connection, from_client: bool) -> Callable[[int], None]:
         def handle(events: int) -> None:
-            self._guard(connection, lambda: connection.handle(from_client, events))
+            self._guard(connection, connection.handle, from_client, events)
 
         return handle
 
-    def _guard(self, connection: Connection, step: Callable[[], None]) -> None:
-        """Take a step of a connection. What goes wrong ends this connection and no other one."""
+    def _guard(self, connection: Connection, step: Callable[..., bool | None], *arguments: object) -> None:
+        """Take a step of a connection, which returns whether there is nothing to look at afterwards.
+
+        What goes wrong ends this connection and no other one.
+        """
         try:
-            step()
+            if step(*arguments):
+                return
         except ProtocolError as error:
             self.log(WARNING, f"{connection.session.client}: connection ended: {error}")
             connection.over = True
@@ -341,8 +347,6 @@ class Relay:
 
     def _timeout(self) -> float | None:
         """Return how long nothing has to be done but what events bring."""
-        if any(connection.waits for connection in self._looked_after):
-            return RETRY
-        if self._looked_after or self._idle_workers:
-            return TICK
-        return None if self._connections else LINGER
+        if not self._looked_after:
+            return TICK if self._idle_workers else None if self._connections else LINGER
+        return RETRY if any(connection.waits for connection in self._looked_after) else TICK

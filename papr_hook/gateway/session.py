@@ -41,8 +41,6 @@ HELD_CALL_TIMEOUT = 15.0
 """Seconds after which a held call is forwarded unmodified, wherever its rewrite is. libvirt itself waits 30 s for
 another job of a guest (VIR_JOB_WAIT_TIME in its src/hypervisor/domain_job.c)."""
 
-_REPLY_TYPES = frozenset({Type.REPLY, Type.REPLY_WITH_FDS})
-
 _Key = tuple[int, int]
 """Procedure and serial, by which libvirt's reply finds its call."""
 
@@ -170,7 +168,7 @@ class Session:
     def from_daemon(self, item: PacketWithFds) -> None:
         """Take a packet that libvirt sent."""
         packet = item.packet
-        if packet.program != protocol.PROGRAM or packet.type not in _REPLY_TYPES:
+        if packet.program != protocol.PROGRAM or packet.type not in protocol.REPLY_TYPES:
             self.to_client.append(item)
             return
         key = (packet.procedure, packet.serial)

@@ -24,8 +24,12 @@ _ANCILLARY = socket.CMSG_SPACE(protocol.MAX_FDS * struct.calcsize("i"))
 _TRUNCATED = int(socket.MSG_CTRUNC)  # operations on Python's own constant are slow
 
 _BUFFER = bytearray(CHUNK)
-_VIEW = memoryview(_BUFFER)
+RECEIVED = memoryview(_BUFFER)
 """What every socket is read into. The parser copies what it keeps, so that idle connections need no buffer."""
+
+_INTO = [_BUFFER]
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)
 
 
 class PacketStream:
@@ -53,21 +57,26 @@ class PacketStream:
         """Whether something is queued for sending."""
         return bool(self._outgoing)
 
-    def receive(self) -> None:
-        """Read what has arrived, up to CHUNK.
+    @property
+    def at_boundary(self) -> bool:
+        """Whether what arrives next is the start of a packet."""
+        return not self._received and self.parser.is_empty
+
+    def read(self) -> int:
+        """Read what has arrived into RECEIVED, up to CHUNK, and return the number of bytes.
 
         Raises:
             OSError: The connection is broken.
             RemoteProtocolError: More file descriptors arrived at once than the protocol allows.
         """
         try:
-            size, messages, flags, _ = self.sock.recvmsg_into([_BUFFER], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            size, messages, flags, _ = self.sock.recvmsg_into(_INTO, _ANCILLARY, _CLOEXEC)
         except BlockingIOError:
-            return
+            return 0
         except ConnectionResetError:
             # The peer closed without reading all that was sent to it. What it sent before was read already.
             self.ended = True
-            return
+            return 0
         for level, kind, content in messages:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 numbers = array.array("i")
@@ -76,7 +85,11 @@ class PacketStream:
         if flags & _TRUNCATED:
             raise protocol.RemoteProtocolError("more file descriptors at once than the protocol allows")
         self.ended = not size
-        self.parser.receive(_VIEW[:size])
+        return size
+
+    def receive(self) -> None:
+        """Read what has arrived for next_packet(). Raises as read() does."""
+        self.parser.receive(RECEIVED[: self.read()])
 
     def next_packet(self) -> PacketWithFds | None:
         """Return the next complete packet with its file descriptors, or None if there is none.
@@ -104,6 +117,20 @@ class PacketStream:
             self._outgoing.append((memoryview(b"\0"), number))
         close_fds(item.fds[packet.fds :])
 
+    def pass_on(self, data: memoryview) -> None:
+        """Send bytes of RECEIVED that are whole packets, and queue a copy of what the socket does not take.
+
+        Nothing may be queued already. Raises OSError.
+        """
+        try:
+            sent = self.sock.send(data, _NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        if sent != len(data):
+            rest = memoryview(bytes(data[sent:]))
+            self._outgoing.append((rest, None))
+            self.waiting += len(rest)
+
     def send(self) -> None:
         """Send as much as the socket takes, and close the file descriptors that were sent.
 
@@ -114,10 +141,10 @@ class PacketStream:
             data, number = self._outgoing[0]
             try:
                 if number is None:
-                    sent = self.sock.send(data, socket.MSG_NOSIGNAL)
+                    sent = self.sock.send(data, _NOSIGNAL)
                 else:
                     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [number]))]
-                    sent = self.sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+                    sent = self.sock.sendmsg([data], rights, _NOSIGNAL)
             except BlockingIOError:
                 return
             if number is None:

@@ -1,186 +1,195 @@
-"""Measure the gateway beside libvirtd's own socket, and beside relays that look at nothing.
-
-All of them stand in front of one libvirtd, and every round takes each in turn, so that a busy machine slows all alike.
-"""
+"""Measure the gateway beside libvirtd's own socket, and beside relays that look at nothing."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import shutil
 import socket
 import statistics
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 
+from bench.crowd import call_by_the_clock
+from bench.table import Row, compare
+from bench.ways import call, connect
 from papr_hook.config import Config
 from papr_hook.gateway.protocol import Procedure, Reader, string, uint
 from papr_hook.pipeline import analyze
-from tests.harness.gateway_host import CLIENTS, UPSTREAM, GatewayHost
-from tests.harness.libvirt_host import Host
-from tests.helpers.polling import wait_until
+from tests.harness.gateway_host import GatewayHost
 from tests.helpers.raw_client import RawClient
 
 CONNECT_GET_HOSTNAME = 59
-PROXYD = "/lib/systemd/systemd-socket-proxyd"
+CONNECT_LIST_ALL_DOMAINS = 273
+SECRET_DEFINE_XML = 142
+SECRET_SET_VALUE = 144
+SECRET_EVENT_REGISTER = 380
+VALUE_CHANGED = 1
+SECRET = b"<secret ephemeral='yes' private='no'><usage type='volume'><volume>/bench</volume></usage></secret>"
+
+POOL = "/var/lib/libvirt/pool"
+BATCH = 100
 IDLE = 100
 
 GUEST = (
-    "<domain type='qemu'><name>bench</name><uuid>6a2b0e5c-9a8f-4f0a-8b4f-0123456789cd</uuid><memory>262144</memory>"
+    "<domain type='qemu'><name>{}</name><uuid>6a2b0e5c-9a8f-4f0a-8b4f-{:012x}</uuid><memory>262144</memory>"
     "<os><type arch='ppc64' machine='pseries'>hvm</type></os><devices>{}<memballoon model='virtio'/></devices></domain>"
 )
-DEVICES = "".join(
-    f"<interface type='user'><mac address='52:54:00:00:01:{number:02x}'/><model type='virtio'/></interface>"
-    for number in range(10)
-)
 
 
-@contextmanager
-def connect(path: Path) -> Iterator[RawClient]:
-    """Open a connection to libvirt through a socket."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(60)
-        sock.connect(str(path))
-        client = RawClient(sock)
-        client.open()
-        yield client
+def guest(name: str, number: int, nics: int = 10) -> bytes:
+    """Return the domain XML of a guest with some NICs and no addresses."""
+    devices = "".join(
+        f"<interface type='user'><mac address='52:54:00:{number % 256:02x}:{nic // 256:02x}:{nic % 256:02x}'/>"
+        "<model type='virtio'/></interface>"
+        for nic in range(nics)
+    )
+    return GUEST.format(name, number, devices).encode()
 
 
-def call(client: RawClient, procedure: int, payload: bytes = b"") -> bytes:
-    """Make a call, and return the payload of its reply."""
-    client.client.sendall(RawClient.packet(procedure, payload))
-    reply = client.next()
-    if reply.status != 0:
-        raise RuntimeError(f"procedure {procedure} failed")
-    return reply.payload
+def lay_out(xml: bytes) -> bytes:
+    """Return domain XML with a layout."""
+    return analyze(xml, Config()).apply_layout().data
 
 
 class Bench:
     """The ways to one libvirtd, and what is measured on each."""
 
-    def __init__(self, gateway: GatewayHost, ways: dict[str, Path]) -> None:
-        self.gateway = gateway
+    def __init__(self, gateway: GatewayHost, ways: dict[str, str], rounds: int) -> None:
+        self.host = gateway.host
         self.ways = ways
-        xml = GUEST.format(DEVICES).encode()
-        self._crowded = string(xml) + uint(0)
-        self._laid_out = string(analyze(xml, Config()).apply_layout().data) + uint(0)
-        with connect(ways["direct"]) as client:
-            self._guest = Reader(call(client, Procedure.DOMAIN_DEFINE_XML_FLAGS, self._laid_out)).domain().raw
+        self.rounds = rounds
+        self._pid = gateway.pid
+        self._crowded = guest("bench", 1)
+        self._laid_out = lay_out(self._crowded)
+        self._guest = Reader(self._define("direct", self._laid_out)).domain().raw
+        for name, xml in (("crowded", self._crowded), ("laid-out", self._laid_out)):
+            self.host.outside(f"/run/{name}.xml").write_bytes(xml)
 
-    def measure(self, rounds: int, calls: int) -> dict[str, dict[str, float]]:
-        """Return the median seconds of each measurement, by its name and by the way.
+    def _define(self, way: str, xml: bytes) -> bytes:
+        with connect(self.host.outside(self.ways[way])) as client:
+            return call(client, Procedure.DOMAIN_DEFINE_XML_FLAGS, string(xml) + uint(0))
+
+    def _row(self, name: str, measure: Callable[[str], float]) -> Row:
+        return compare(name, "direct", self.rounds, {way: partial(measure, path) for way, path in self.ways.items()})
+
+    def measure_calls(self, calls: int) -> list[Row]:
+        """Measure single calls.
 
         Args:
-            rounds: How often each measurement is taken on each way.
             calls: Operations of one measurement.
         """
-        steps: dict[str, Callable[[Path, int], float]] = {
-            "open and close": self._open_and_close,
-            "round trip": lambda path, n: self._calls(path, n, CONNECT_GET_HOSTNAME, b""),
-            "XMLDesc": lambda path, n: self._calls(path, n, Procedure.DOMAIN_GET_XML_DESC, self._guest + uint(0)),
-            "define, complies": lambda path, n: self._calls(path, n, Procedure.DOMAIN_DEFINE_XML_FLAGS, self._laid_out),
-            "define, laid out": lambda path, n: self._calls(path, n, Procedure.DOMAIN_DEFINE_XML_FLAGS, self._crowded),
-        }
-        table = {}
-        for name, step in steps.items():
-            taken: dict[str, list[float]] = {way: [] for way in self.ways}
-            for _ in range(rounds):
-                for way, path in self.ways.items():
-                    taken[way].append(step(path, calls))
-            table[name] = {way: statistics.median(values) for way, values in taken.items()}
-        return table
+        define = Procedure.DOMAIN_DEFINE_XML_FLAGS
+        laid_out, crowded = (string(xml) + uint(0) for xml in (self._laid_out, self._crowded))
+        xml_desc = (Procedure.DOMAIN_GET_XML_DESC, self._guest + uint(0))
+        return [
+            self._row("open and close", partial(self._open_and_close, calls)),
+            self._row("round trip", partial(self._calls, calls, CONNECT_GET_HOSTNAME, b"")),
+            self._row("XMLDesc", partial(self._calls, calls, *xml_desc)),
+            self._row("define, complies", partial(self._calls, calls, define, laid_out)),
+            self._row("define, laid out", partial(self._calls, calls, define, crowded)),
+            self._row("virsh list", partial(self._virsh, ["list", "--all"])),
+            self._row("virsh define, complies", partial(self._virsh, ["define", "/run/laid-out.xml"])),
+            self._row("virsh define, laid out", partial(self._virsh, ["define", "/run/crowded.xml"])),
+        ]
 
-    def _open_and_close(self, path: Path, calls: int) -> float:
+    def _open_and_close(self, calls: int, path: str) -> float:
         began = time.perf_counter()
         for _ in range(calls):
-            with connect(path):
+            with connect(self.host.outside(path)):
                 pass
         return (time.perf_counter() - began) / calls
 
-    def _calls(self, path: Path, calls: int, procedure: int, payload: bytes) -> float:
-        with connect(path) as client:
+    def _calls(self, calls: int, procedure: int, payload: bytes, path: str) -> float:
+        with connect(self.host.outside(path)) as client:
             call(client, procedure, payload)
             began = time.perf_counter()
             for _ in range(calls):
                 call(client, procedure, payload)
             return (time.perf_counter() - began) / calls
 
+    def _virsh(self, arguments: Sequence[str], path: str) -> float:
+        argv = self.host.argv(["virsh", "-q", "-c", f"qemu:///system?socket={path}", *arguments])
+        began = time.perf_counter()
+        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - began
+
+    def measure_events(self, events: int) -> Row:
+        """Measure events that come as fast as libvirt makes them: those of a secret are the cheapest ones."""
+        direct = self.host.outside(self.ways["direct"])
+        with connect(direct) as client:
+            secret = call(client, SECRET_DEFINE_XML, string(SECRET) + uint(0))
+        change = RawClient.packet(SECRET_SET_VALUE, secret + string(b"value") + uint(0))
+
+        def measure(path: str) -> float:
+            with connect(self.host.outside(path)) as listener, connect(direct) as other:
+                call(listener, SECRET_EVENT_REGISTER, uint(VALUE_CHANGED) + uint(0))
+                began = time.perf_counter()
+                for _ in range(events // BATCH):
+                    other.client.sendall(change * BATCH)
+                    for _ in range(BATCH):
+                        other.next()
+                size = int.from_bytes(listener.client.recv(4, socket.MSG_PEEK), "big")
+                wanted = size * (events // BATCH * BATCH)  # they are all of one size
+                while wanted > 0:
+                    wanted -= len(listener.client.recv(1 << 18))
+                return time.perf_counter() - began
+
+        return self._row(f"{events} events", measure)
+
+    def measure_volumes(self, mebibytes: int) -> list[Row]:
+        """Measure streams of a volume, with and without holes."""
+        size = mebibytes << 20
+        self.host.run(["mkdir", "-p", POOL])
+        direct = ["virsh", "-q", "-c", f"qemu:///system?socket={self.ways['direct']}"]
+        self.host.run([*direct, "pool-create-as", "p", "dir", "--target", POOL])
+        self.host.run([*direct, "vol-create-as", "p", "v", str(size)])
+        with open(self.host.outside(f"{POOL}/in.raw"), "wb") as file:
+            for start in range(0, size, 2 << 20):  # one MiB of data, one of hole
+                file.seek(start)
+                file.write(b"papr" * (1 << 18))
+            file.truncate(size)
+        self.host.run(["cp", "--sparse=never", f"{POOL}/in.raw", f"{POOL}/full.raw"])
+        kinds: list[tuple[str, str, list[str]]] = [("", "full.raw", []), (", half of it holes", "in.raw", ["--sparse"])]
+        rows = []
+        for kind, source, options in kinds:
+            for direction, file_name in (("upload", source), ("download", "out.raw")):
+                argv = [f"vol-{direction}", "v", f"{POOL}/{file_name}", "--pool", "p", *options]
+                rows.append(self._row(f"{direction} {mebibytes} MiB{kind}", partial(self._virsh, argv)))
+        return rows
+
+    def measure_clients(self, clients: int, seconds: float) -> list[Row]:
+        """Measure clients that each make a call a second: the median wait, and the longest one."""
+
+        def measure(path: str) -> tuple[float, float]:
+            with ExitStack() as stack:
+                opened = [stack.enter_context(connect(self.host.outside(path))) for _ in range(clients)]
+                waits = call_by_the_clock(opened, seconds)
+            return statistics.median(waits), max(waits)
+
+        found = [{way: measure(path) for way, path in self.ways.items()} for _ in range(self.rounds)]
+        rows = []
+        for index, name in enumerate(("a call a second", "the longest wait")):
+            values = {way: statistics.median(one[way][index] for one in found) for way in self.ways}
+            rows.append(Row(f"{clients} clients, {name}", "direct", values.pop("direct"), values))
+        return rows
+
+    def measure_list(self, guests: int, calls: int) -> Row:
+        """Measure a list of all guests, which are defined already."""
+        measure = partial(self._calls, calls, CONNECT_LIST_ALL_DOMAINS, uint(1) + uint(0))
+        return self._row(f"listAllDomains, {guests} guests", measure)
+
     def idle_bytes(self) -> float:
         """Return the proportional memory of the gateway for one idle connection."""
+        path = self.host.outside(self.ways["papr-hook"])
         with ExitStack() as stack:
-            stack.enter_context(connect(self.ways["gateway"]))
+            stack.enter_context(connect(path))
             before = self._memory()
             for _ in range(IDLE):
-                stack.enter_context(connect(self.ways["gateway"]))
+                stack.enter_context(connect(path))
             return (self._memory() - before) / IDLE
 
     def _memory(self) -> int:
         script = 'cat $(printf "/proc/%s/smaps_rollup " $(pgrep -P "$1") "$1")'
-        rollups = self.gateway.host.run(["sh", "-c", script, "sh", str(self.gateway.pid)]).stdout
+        rollups = self.host.run(["sh", "-c", script, "sh", str(self._pid)]).stdout
         return sum(int(line.split()[1]) * 1024 for line in rollups.splitlines() if line.startswith("Pss:"))
-
-
-@contextmanager
-def relays(gateway: GatewayHost) -> Iterator[dict[str, Path]]:
-    """Start the relays that this machine has, and give each with its socket, after direct and gateway."""
-    host = gateway.host
-    ways = {"direct": host.outside(UPSTREAM), "gateway": host.outside(CLIENTS)}
-    commands = {
-        "socat": f"socat UNIX-LISTEN:/run/socat,fork UNIX-CONNECT:{UPSTREAM}",
-        "proxyd": f"systemd-socket-activate -l /run/proxyd {PROXYD} {UPSTREAM}",
-    }
-    with ExitStack() as stack:
-        for name, command in commands.items():
-            if shutil.which(command.split()[0]):
-                script = f"echo $$ >/run/{name}.pid; exec {command}"
-                process = subprocess.Popen(host.argv(["sh", "-c", script]), stderr=subprocess.DEVNULL)
-                stack.callback(process.wait)
-                stack.callback(host.run, ["sh", "-c", f"kill $(cat /run/{name}.pid)"], check=False)
-                ways[name] = host.outside(f"/run/{name}")
-                wait_until(ways[name].exists)
-        yield ways
-
-
-def run(rounds: int, calls: int) -> dict[str, dict[str, float]]:
-    """Start a host, and return what measure() and idle_bytes() find on it."""
-    with tempfile.TemporaryDirectory(prefix="papr-") as directory, Host(Path(directory), "bench") as host:
-        gateway = GatewayHost(host)
-        gateway.start()
-        try:
-            with relays(gateway) as ways:
-                bench = Bench(gateway, ways)
-                return {**bench.measure(rounds, calls), "idle connection": {"gateway": bench.idle_bytes()}}
-        finally:
-            gateway.stop()
-
-
-def render(table: dict[str, dict[str, float]]) -> str:
-    """Return a table: milliseconds of the direct connection, and how many times as long the others take."""
-    ways = list(table["round trip"])
-    lines = ["".join((f"{'':18}", f"{'direct, ms':>12}", *(f"{way:>10}" for way in ways[1:])))]
-    for name, values in table.items():
-        if "direct" in values:
-            ratios = (f"{values[way] / values['direct']:10.2f}" for way in ways[1:])
-            lines.append("".join((f"{name:18}", f"{values['direct'] * 1000:12.3f}", *ratios)))
-        else:
-            lines.append(f"{name:18}{'':12}{values['gateway'] / 1024:6.0f} KiB")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Run the measurements and print them."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15, help="how often each is measured (default: 15)")
-    parser.add_argument("--calls", type=int, default=40, help="operations of one measurement (default: 40)")
-    parser.add_argument("--json", action="store_true", help="print seconds and bytes as JSON")
-    options = parser.parse_args()
-    table = run(options.rounds, options.calls)
-    print(json.dumps(table, indent=2) if options.json else render(table))
-
-
-if __name__ == "__main__":
-    main()

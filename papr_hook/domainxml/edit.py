@@ -84,7 +84,7 @@ class Edits(splice.Changes):
 
     def _edited_tree(self, tree: etree._ElementTree) -> etree._ElementTree:
         """Return a copy of the tree with the edits made."""
-        edited = copy.deepcopy(tree)
+        edited = _copy(tree)
         twins = dict(zip(tree.iter("*"), edited.iter("*")))
         for element, attributes in self.attributes.items():
             for name, value in attributes.items():
@@ -128,6 +128,17 @@ _NUMBERS = frozenset({"domain", "bus", "slot", "function"})
 def _is_same_number(present: str | None, value: str) -> bool:
     """Return whether an attribute has a value already, in whatever base."""
     return present is not None and parse_number(present) == parse_number(value)
+
+
+def _copy(tree: etree._ElementTree) -> etree._ElementTree:
+    """Return a copy of a tree. That of copy.deepcopy() has the comments after its root in reverse (lxml 4.9)."""
+    original = tree.getroot()
+    root = copy.deepcopy(original)
+    for node in reversed(list(original.itersiblings())):
+        root.addnext(copy.deepcopy(node))
+    for node in reversed(list(original.itersiblings(preceding=True))):
+        root.addprevious(copy.deepcopy(node))
+    return root.getroottree()
 
 
 def _last_of_line(element: etree._Element) -> etree._Element:

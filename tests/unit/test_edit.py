@@ -57,6 +57,8 @@ NEW = "<address type='pci' domain='0x0000' bus='0x01' slot='0x01' function='0x0'
         ("<d>\n  <rng>\n    <b></b>\n  </rng>\n</d>",
          f"<d>\n  <rng>\n    <b></b>\n    {NEW[:-2]}></address>\n  </rng>\n</d>"),
         ("<d><x:rng xmlns:x='urn:u' /></d>", f"<d><x:rng xmlns:x='urn:u'>{NEW[:-2]} /></x:rng></d>"),
+        ("<!--1--><?p 2?><d><rng/></d><!--3--><?p 4?>\n<!--5-->\n",
+         f"<!--1--><?p 2?><d><rng>{NEW}</rng></d><!--3--><?p 4?>\n<!--5-->\n"),
     ],
 )  # fmt: skip
 def test_a_new_address(before: str, after: str) -> None:

@@ -43,8 +43,9 @@ class Action(Enum):
     REVERT = (
         "a snapshot revert",
         "Lays out the snapshot's domain XML before a cold start",
-        "A revert to a snapshot without memory that is to run becomes a revert, a definition and a start. The revert is "
-        "sent once, however long it takes. A revert beside a managed save and every other revert is forwarded unchanged.",
+        "A revert to a snapshot without memory that is to run becomes a revert, a definition and a start. The revert "
+        "is sent once, however long it takes. A revert beside a managed save and every other revert is forwarded "
+        "unchanged.",
     )
     DELETE = (
         "a snapshot deletion",

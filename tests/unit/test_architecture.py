@@ -36,6 +36,7 @@ SUBJECTS = {
     "completion",
     "corpus",
     "docs",
+    "docs_examples",
     "fuzz_domainxml",
     "fuzz_protocol",
     "golden",

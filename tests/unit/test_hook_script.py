@@ -44,6 +44,11 @@ class Script:
         return subprocess.run(argv, input=data, env=environment, check=False, timeout=30).returncode
 
     @property
+    def note(self) -> Path:
+        """The file that has the last call."""
+        return self.log.with_name("papr-hook") / "last-call"
+
+    @property
     def written(self) -> list[str]:
         """What the programs wrote."""
         return self.log.read_text().splitlines() if self.log.exists() else []
@@ -54,11 +59,12 @@ def script(tmp_path: Path) -> Script:
     """Make the script with a python3 and a logger that only note their calls."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("cat", "timeout", "sleep"):
+    for name in ("cat", "mkdir", "timeout", "sleep"):
         found = next(Path(place, name) for place in ("/usr/bin", "/bin") if Path(place, name).exists())
         (folder / name).symlink_to(found)
     path = tmp_path / "qemu"
     text = HOOK.read_text().replace("lib=/usr/share/papr-hook\n", f"lib={PROJECT}\n")
+    text = text.replace("run=/run/libvirt\n", f"run={tmp_path}\n")
     path.write_text(re.sub("/usr/bin/python3", str(folder / "python3"), text))
     path.chmod(0o755)
     made = Script(path, folder, tmp_path / "log")
@@ -167,3 +173,36 @@ def test_arguments_and_pid(script: Script) -> None:
     assert script.written[0] == "-m papr_hook.hook -t x'; y prepare begin -"
     assert script.written[1].split()[0] == str(process.pid)
     assert Path(f"{script.log}.xml").read_bytes().rstrip() == NOT_COMPLIANT.rstrip()
+
+
+def test_the_last_call_is_noted(script: Script) -> None:
+    """papr-hook doctor finds the result, the operation and the guest; other operations leave them."""
+    script.run("prepare begin")
+    assert script.note.read_text() == "passed prepare guest\n"
+    assert script.note.parent.stat().st_mode & 0o777 == 0o700
+    script.program("python3", f"cat >/dev/null; exit {decision.REFUSE}")
+    script.run("prepare begin")
+    assert script.note.read_text() == "refused prepare guest\n"
+    script.program("python3", "exit 2")
+    script.run("restore begin")
+    script.run("stopped end")
+    assert script.note.read_text() == "failed restore guest\n"
+    script.run("migrate begin", OTHER)
+    assert script.note.read_text() == "passed migrate guest\n"
+
+
+@pytest.mark.parametrize("obstacle", ["file", "directory", "link"])
+def test_a_note_that_cannot_be_written_changes_nothing(script: Script, obstacle: str) -> None:
+    """The answer is the same, and libvirt's client sees no message."""
+    if obstacle == "file":
+        script.note.parent.write_text("")
+    elif obstacle == "directory":
+        script.note.mkdir(parents=True)
+    else:
+        script.note.parent.symlink_to("/proc/self/fd/none")
+    for answer, status in ((0, 0), (decision.REFUSE, 1)):
+        script.program("python3", f"cat >/dev/null; exit {answer}")
+        argv = [str(script.path), "guest", "prepare", "begin", "-"]
+        environment = {"PATH": str(script.bin), "LOG": str(script.log)}
+        done = subprocess.run(argv, input=NOT_COMPLIANT, env=environment, capture_output=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")

@@ -1,4 +1,4 @@
-"""What check, layout and attach report about a guest: each finding has a stable name, a severity and a rule.
+"""What check, layout, attach and doctor report: each finding has a stable name, a severity and a rule.
 
 The names are an interface: check prints them in brackets, check --schema uses the same ones, and papr-hook(8)
 lists them. Code compares names and severities, and never searches the texts.
@@ -56,14 +56,50 @@ class Name(Enum):
     HARD_LIMIT = "hard-limit"
     NIC_RENAMED = "nic-renamed"
     REFORMATTED = "reformatted"
+    HOOK_MISSING = "hook-missing"
+    HOOK_REPLACED = "hook-replaced"
+    HOOK_NOT_EXECUTABLE = "hook-not-executable"
+    HOOK_BROKEN = "hook-broken"
+    HOOK_NOT_CALLED = "hook-not-called"
+    HOOK_FAILED = "hook-failed"
+    HOOK_TWICE = "hook-twice"
+    HOOK_BESIDE = "hook-beside"
+    HOOK_CALL = "hook-call"
+    GATEWAY_OFF = "gateway-off"
+    GATEWAY_UP = "gateway-up"
+    GATEWAY_DOWN = "gateway-down"
+    GATEWAY_BYPASSED = "gateway-bypassed"
+    GATEWAY_ELSEWHERE = "gateway-elsewhere"
+    GATEWAY_SOCKET = "gateway-socket"
+    NETWORK_CLIENTS = "network-clients"
+    DIRECT_CLIENT = "direct-client"
+    LIBVIRT_UNREACHABLE = "libvirt-unreachable"
+    LIBVIRT_TOO_OLD = "libvirt-too-old"
+    VERSIONS = "versions"
+    AUTOSTART = "autostart"
+    SELINUX_STATE = "selinux-state"
+    SELINUX_LABEL = "selinux-label"
+    ACCESS_DENIED = "access-denied"
+    PHB_MISSING = "phb-missing"
+    PHB_UNKNOWN = "phb-unknown"
+    DEVICE_MISSING = "device-missing"
+    DEVICE_UNKNOWN = "device-unknown"
+    CONFIG_SPACE = "config-space"
+    FREE_VPHBS = "free-vphbs"
+    NOT_PSERIES = "not-pseries"
+    NOT_RUNNING = "not-running"
+    MONITOR_USED = "monitor-used"
+    HOTPLUG_READY = "hotplug-ready"
+    HOTPLUG_NOT_READY = "hotplug-not-ready"
+    HOTPLUG_UNKNOWN = "hotplug-unknown"
 
     @property
     def rule(self) -> Rule | None:
         """The layout rule that the finding is about, or None if it is about none of them."""
-        return _RULES[self]
+        return _RULES.get(self)
 
 
-_RULES: dict[Name, Rule | None] = {
+_RULES: dict[Name, Rule] = {
     Name.PCI_ROOT_ONLY: Rule.CONTROLLERS,
     Name.PCI_ROOT_MISSING: Rule.CONTROLLERS,
     Name.TARGET_INDEX: Rule.CONTROLLERS,
@@ -86,19 +122,17 @@ _RULES: dict[Name, Rule | None] = {
     Name.TOO_MANY_DEVICES: Rule.CEILING,
     Name.UNEVEN_SHARING: Rule.CEILING,
     Name.SHARED_VPHB: Rule.CEILING,
-    Name.HARD_LIMIT: None,
-    Name.NIC_RENAMED: None,
-    Name.REFORMATTED: None,
 }
 
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One finding about a guest.
+    """One finding about a guest, or about the host.
 
     name: its stable name. severity: whether it makes the guest non-compliant. text: the predicate of a sentence
     about the device, or a sentence of its own if device is empty. device: the element of the domain XML that it is
-    about, as the user would look for it. line: the line of the domain XML, or None if nothing there corresponds.
+    about, as the user would look for it, or the file, guest or vPHB. line: the line of the domain XML, or None if
+    nothing there corresponds.
     """
 
     name: Name
@@ -135,3 +169,8 @@ def error(name: Name, text: str, device: str = "", line: int | None = None) -> D
 def warning(name: Name, text: str, device: str = "", line: int | None = None) -> Diagnostic:
     """Return a finding that the administrator should know of, and that never refuses a start."""
     return Diagnostic(name, Severity.WARNING, text, device, line)
+
+
+def note(name: Name, text: str, device: str = "", line: int | None = None) -> Diagnostic:
+    """Return a finding that asks for nothing to be done."""
+    return Diagnostic(name, Severity.NOTE, text, device, line)

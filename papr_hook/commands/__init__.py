@@ -17,6 +17,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "show": "draw the vPHBs of a guest and the devices on them",
     "adopt": "lay out the guests that are defined on a host",
     "attach": "attach a device to a guest, on a vPHB of its own",
+    "doctor": "report what is wrong with papr-hook on a host, or with a running guest",
     "gateway": "serve libvirt clients in place of libvirt, or set up where they connect",
 }
 """The commands in the order of --help, each with its summary."""

@@ -79,6 +79,44 @@ class Connection:
         with _errors(f"read network '{name}'"):
             return str(self._connection.networkLookupByName(name).XMLDesc()).encode()
 
+    def versions(self) -> tuple[int, int]:
+        """Return the versions of libvirt's daemon and of QEMU, as 1000000 * major + 1000 * minor + release.
+
+        QEMU's is 0 if libvirt knows none for the host's own architecture.
+        """
+        with _errors("ask for versions"):
+            version = int(self._connection.getLibVersion())
+        try:
+            return version, int(self._connection.getVersion())
+        except libvirt.libvirtError:
+            return version, 0
+
+    def run_monitor_command(self, guest: str, command: str) -> str:
+        """Return what a command of QEMU's human monitor prints. libvirt marks the guest as tainted by it.
+
+        Args:
+            guest: its name or UUID.
+            command: the command.
+        """
+        import libvirt_qemu
+
+        with _errors(f"ask the QEMU of guest '{guest}'"):
+            flags = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+            return str(libvirt_qemu.qemuMonitorCommand(self._lookup(guest), command, flags))
+
+    def ask_agent(self, guest: str, command: str, seconds: int) -> str:
+        """Return the answer of a guest's agent, as JSON.
+
+        Args:
+            guest: its name or UUID.
+            command: the command, as JSON.
+            seconds: how long to wait for the answer.
+        """
+        import libvirt_qemu
+
+        with _errors(f"ask the agent of guest '{guest}'"):
+            return str(libvirt_qemu.qemuAgentCommand(self._lookup(guest), command, seconds, 0))
+
     def is_alive(self) -> bool:
         """Return whether the daemon still answers."""
         try:

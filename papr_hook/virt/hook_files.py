@@ -7,17 +7,74 @@ in qemu.d beside it (virHookCall in libvirt's src/util/virhook.c).
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 HOOK_DIR: Final = Path("/etc/libvirt/hooks")
 """libvirt's directory of hooks (LIBVIRT_HOOK_DIR in its src/util/virhook.c)."""
 
-_PLACES: Final = ("qemu", "qemu.d/90-papr-hook")
-"""Where install.sh puts the hook: the second place beside another program's hook."""
-
 _MARK: Final = b"# papr-hook"
 """How the second line of the hook begins, in every version."""
+
+
+@dataclass(frozen=True)
+class HookFile:
+    """A file that libvirt would run as a qemu hook if it is executable.
+
+    Attributes:
+        path: Where it is.
+        is_ours: Whether it is papr-hook's hook, of any version.
+        is_executable: Whether libvirt runs it.
+        changed_at: When it was installed, or its mode changed, in seconds since 1970.
+        library: The directory of the modules that it runs, or None if it is another program's.
+    """
+
+    path: Path
+    is_ours: bool
+    is_executable: bool
+    changed_at: float
+    library: Path | None = None
+
+
+def read_hooks(hook_dir: Path = HOOK_DIR) -> tuple[HookFile, ...]:
+    """Return the qemu hooks in the order in which libvirt runs them.
+
+    Args:
+        hook_dir: libvirt's directory of hooks.
+
+    Raises:
+        PermissionError: This user may not read them.
+    """
+    found = [hook_dir / "qemu"]
+    try:
+        found += sorted((hook_dir / "qemu.d").iterdir())
+    except PermissionError:
+        raise
+    except OSError:
+        pass
+    return tuple(hook for hook in (_read_hook(file) for file in found) if hook is not None)
+
+
+def _read_hook(file: Path) -> HookFile | None:
+    """Return a hook, or None if there is no such file. Raises PermissionError."""
+    try:
+        with file.open("rb") as hook:
+            lines = hook.read(4096).splitlines()
+            status = os.fstat(hook.fileno())
+    except PermissionError:
+        raise
+    except OSError:
+        return None
+    is_ours = len(lines) > 1 and lines[1].startswith(_MARK)
+    library = next((line[4:] for line in lines if line.startswith(b"lib=")), None) if is_ours else None
+    return HookFile(
+        file,
+        is_ours,
+        bool(status.st_mode & 0o111),
+        status.st_ctime,
+        Path(os.fsdecode(library)) if library is not None else None,
+    )
 
 
 def find_hook_fault(hook_dir: Path = HOOK_DIR) -> str | None:
@@ -30,22 +87,11 @@ def find_hook_fault(hook_dir: Path = HOOK_DIR) -> str | None:
         The fault with what to do, or None if libvirt runs papr-hook's hook, or this user cannot know.
     """
     try:
-        if any(_is_ours(hook_dir / place) for place in _PLACES):
-            return None
+        hooks = read_hooks(hook_dir)
     except PermissionError:
         return None
-    found = "is another program's" if (hook_dir / _PLACES[0]).exists() else "is missing"
-    return f"{hook_dir / _PLACES[0]} {found}: starts past the gateway are not checked; run papr-hook's install.sh again"
-
-
-def _is_ours(file: Path) -> bool:
-    """Tell whether a file is papr-hook's hook and libvirt runs it. Raises PermissionError."""
-    try:
-        with file.open("rb") as hook:
-            head = hook.read(4096)
-    except PermissionError:
-        raise
-    except OSError:
-        return False
-    lines = head.splitlines()
-    return len(lines) > 1 and lines[1].startswith(_MARK) and bool(os.stat(file).st_mode & 0o111)
+    if any(hook.is_ours and hook.is_executable for hook in hooks):
+        return None
+    main = hook_dir / "qemu"
+    found = "is another program's" if main.exists() else "is missing"
+    return f"{main} {found}: starts past the gateway are not checked; run papr-hook's install.sh again"

@@ -29,6 +29,7 @@ class FakeDaemon:
 
     before_read runs before domain XML is read, and may change it as another client would. refuses has the names of
     guests that libvirt does not define. is_up is False after the daemon has ended, until the next connection.
+    monitor answers a command of QEMU's monitor, and agent one of the guest's agent.
     """
 
     guests: dict[str, FakeGuest] = field(default_factory=dict)
@@ -37,6 +38,8 @@ class FakeDaemon:
     refuses: set[str] = field(default_factory=set)
     before_read: Callable[[str], None] = lambda uuid: None
     is_up: bool = True
+    monitor: Callable[[str], str] = lambda command: ""
+    agent: Callable[[str], str] = lambda command: ""
 
     def add(self, name: str, xml: bytes, **state: bool) -> FakeGuest:
         """Add a guest with a UUID of its own."""
@@ -57,7 +60,7 @@ class FakeDaemon:
 
 @dataclass
 class FakeConnection:
-    """The part of virt.connection.Connection that adopt uses."""
+    """The part of virt.connection.Connection that adopt and doctor use."""
 
     libvirt: FakeDaemon
 
@@ -97,6 +100,20 @@ class FakeConnection:
         if found.name in self.libvirt.refuses:
             raise LibvirtError("could not define the guest: no")
         found.xml = definition
+
+    def versions(self) -> tuple[int, int]:
+        """Return the versions of libvirt and QEMU."""
+        return 9_000_000, 7_002_000
+
+    def run_monitor_command(self, guest: str, command: str) -> str:
+        """Return what QEMU's monitor prints."""
+        self._lookup(guest)
+        return self.libvirt.monitor(command)
+
+    def ask_agent(self, guest: str, command: str, seconds: int) -> str:
+        """Return the answer of a guest's agent."""
+        self._lookup(guest)
+        return self.libvirt.agent(command)
 
     def is_alive(self) -> bool:
         """Return whether the daemon answers."""

@@ -41,7 +41,7 @@ class FakeHost(Host):
         self._set_listening("")
         self._start([self._maker])
 
-    def answers(self, path: str) -> bool:
+    def answers(self, path: str, seconds: float = 0.0) -> bool:
         """Return whether the daemon is active."""
         return path == self.daemon.socket and self._maker in self.active
 

@@ -20,7 +20,9 @@ LAYERS = (
     ("hotplug",),
     ("virt",),
     ("render",),
-    ("hook", "gateway", "commands"),
+    ("hook", "gateway"),
+    ("doctor",),
+    ("commands",),
     ("cli",),
     ("__init__", "__main__"),
 )

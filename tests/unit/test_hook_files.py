@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from papr_hook.virt.hook_files import find_hook_fault
+from papr_hook.virt.hook_files import find_hook_fault, read_hooks
 from tests.helpers.paths import HOOK
 
 OURS = HOOK.read_text()
@@ -58,3 +58,14 @@ def test_unreadable_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Path, "open", refuse)
     assert find_hook_fault(tmp_path) is None
+
+
+def test_hooks_in_the_order_of_their_runs(tmp_path: Path) -> None:
+    """hooks/qemu comes first, then qemu.d by name; a directory is no hook."""
+    write(tmp_path / "qemu", OTHERS)
+    write(tmp_path / "qemu.d/90-papr-hook", OURS)
+    write(tmp_path / "qemu.d/10-first", OTHERS, 0o644)
+    (tmp_path / "qemu.d/20-directory").mkdir()
+    found = [(hook.path.name, hook.is_ours, hook.is_executable) for hook in read_hooks(tmp_path)]
+    assert found == [("qemu", False, True), ("10-first", False, False), ("90-papr-hook", True, True)]
+    assert [hook.library for hook in read_hooks(tmp_path)] == [None, None, Path("/usr/share/papr-hook")]

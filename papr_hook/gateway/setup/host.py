@@ -149,22 +149,22 @@ class Host:
             except OSError:
                 continue
 
-    def answers(self, path: str) -> bool:
-        """Return whether libvirt answers the first call of a client at a socket, within ANSWER_SECONDS."""
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while not self._answers_now(path):
+    def answers(self, path: str, seconds: float = ANSWER_SECONDS) -> bool:
+        """Return whether libvirt answers the first call of a client at a socket, within some seconds."""
+        deadline = time.monotonic() + seconds
+        while not self._answers_now(path, seconds):
             if time.monotonic() > deadline:
                 return False
             time.sleep(POLL_SECONDS)
         return True
 
-    def _answers_now(self, path: str) -> bool:
+    def _answers_now(self, path: str, seconds: float) -> bool:
         call = protocol.HEADER.pack(
             protocol.HEADER.size, protocol.PROGRAM, protocol.VERSION, AUTH_LIST, protocol.Type.CALL, 0, 0
         )
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-                client.settimeout(ANSWER_SECONDS)
+                client.settimeout(seconds)
                 client.connect(str(self.path(path)))
                 client.sendall(call)
                 return len(client.recv(protocol.HEADER.size)) == protocol.HEADER.size

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import random
 import sys
 import tempfile
@@ -13,10 +15,12 @@ from pathlib import Path
 SEEDS = Path(__file__).parent / "seeds"
 CRASHES = Path(__file__).parent / "crashes"
 MAX_BYTES = 4096
+SLOW = 20
+"""Seconds that an input may take, with atheris."""
 
 
 def main(name: str, target: Callable[[bytes], None]) -> None:
-    """Fuzz a target until the time is over, and keep the first input that fails.
+    """Fuzz a target until the time is over, keep the first input that fails, and exit with a status that says so.
 
     Args:
         name: The target's, for its directories of seeds and crashes.
@@ -25,20 +29,38 @@ def main(name: str, target: Callable[[bytes], None]) -> None:
     parser = argparse.ArgumentParser(description=f"Fuzz the {name} target.")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (default: 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers, without atheris")
+    parser.add_argument("--corpus", type=Path, help="where to keep the inputs that reach new code, with atheris")
     options = parser.parse_args()
     crashes = CRASHES / name
     seeds = [path.read_bytes() for kept in (SEEDS / name, crashes) if kept.is_dir() for path in sorted(kept.iterdir())]
-    try:
-        import atheris
-    except ImportError:
+    if importlib.util.find_spec("atheris") is None:
         sys.exit(mutate(target, seeds or [b""], options.seconds, options.seed, crashes))
-    crashes.mkdir(parents=True, exist_ok=True)
-    arguments = [sys.argv[0], f"-max_total_time={int(options.seconds)}", f"-artifact_prefix={crashes}/"]
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
+        child = os.fork()
+        if child == 0:
+            explore(target, options.seconds, options.corpus or Path(temporary), [SEEDS / name, crashes])
+        status = os.waitpid(child, 0)[1]
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def explore(target: Callable[[bytes], None], seconds: float, corpus: Path, kept: list[Path]) -> None:
+    """Run inputs that coverage guides. libFuzzer ends the process, with a status other than 0 if one failed.
+
+    Args:
+        target: What takes them.
+        seconds: How long.
+        corpus: Where inputs that reach new code are written. Those that are there are used, too.
+        kept: Directories with inputs to start from. The failing input is written to the last one.
+    """
+    import atheris
+
+    for directory in (corpus, kept[-1]):
+        directory.mkdir(parents=True, exist_ok=True)
+    arguments = [f"-max_total_time={int(seconds)}", f"-max_len={MAX_BYTES}", f"-timeout={SLOW}", "-print_final_stats=1"]
+    directories = [str(path) for path in (corpus, *kept) if path.is_dir()]
     atheris.instrument_all()
-    # libFuzzer writes what it finds into the first directory.
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as found:
-        atheris.Setup([*arguments, found, *(str(kept) for kept in (SEEDS / name,) if kept.is_dir())], target)
-        atheris.Fuzz()
+    atheris.Setup([sys.argv[0], *arguments, f"-artifact_prefix={kept[-1]}/", *directories], target)
+    atheris.Fuzz()
 
 
 def mutate(target: Callable[[bytes], None], seeds: list[bytes], seconds: float, seed: int, crashes: Path) -> int:

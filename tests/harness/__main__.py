@@ -16,7 +16,10 @@ def main(argv: Sequence[str]) -> int:
     directory = Path(argv[0]).resolve()
     with ThreadPoolExecutor() as pool:
         roots = [pool.submit(make_root, release, directory) for release in (*RELEASES, NEWEST)]
-        roots.append(pool.submit(make_root, "bookworm", directory, "sysvinit"))
+        roots += [
+            pool.submit(make_root, "bookworm", directory, "sysvinit"),
+            pool.submit(make_root, "trixie", directory, "none"),
+        ]
         build(directory)
         for root in roots:
             root.result()

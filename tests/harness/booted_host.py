@@ -49,6 +49,7 @@ CHECKOUT = "/srv/papr-hook"
 """Where a host has its copy of the project."""
 
 PARTS = (
+    "completion",
     "install.sh",
     "installer",
     "hooks",

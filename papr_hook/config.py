@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .errors import ConfError
 
+TYPE_CHECKING = False  # not from typing: the hook waits for each module
 if TYPE_CHECKING:
     import configparser
+    from typing import Any
 
 CONF = Path("/etc/papr-hook.conf")
 SECTION = "papr-hook"

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import syslog
-from typing import Final
 
-ERROR: Final = syslog.LOG_ERR
-WARNING: Final = syslog.LOG_WARNING
-NOTICE: Final = syslog.LOG_NOTICE
-INFO: Final = syslog.LOG_INFO
+ERROR = syslog.LOG_ERR
+WARNING = syslog.LOG_WARNING
+NOTICE = syslog.LOG_NOTICE
+INFO = syslog.LOG_INFO
 
-MAX_CHARACTERS: Final = 300
+MAX_CHARACTERS = 300
 """The longest line; clients choose the names of guests and devices, and must not fill the journal with them."""
 
-_CUT: Final = "..."
-_MAX_READ: Final = 16 * MAX_CHARACTERS
+_CUT = "..."
+_MAX_READ = 16 * MAX_CHARACTERS
 """The characters of a text that are looked at, so that a long text costs no time."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from . import domainxml
 from .config import Config, IncompletePe, Mode
@@ -15,6 +14,7 @@ from .host import topology
 from .layout import check, endpoints
 from .model import Guest, HostTopology, Layout
 
+TYPE_CHECKING = False  # not from typing: the hook waits for each module
 if TYPE_CHECKING:
     from .layout.nic_names import NicMove
 

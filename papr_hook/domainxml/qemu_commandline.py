@@ -8,7 +8,6 @@ the former and before the latter.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -155,6 +154,8 @@ class _JsonInteger(str):
 def _properties(text: str) -> dict[str, str]:
     """Return the properties of a device: its driver as 'driver', and 'json' if it is in JSON."""
     if text.lstrip().startswith("{"):
+        import json  # few guests have such a device, and the hook waits for each module
+
         try:
             found = json.loads(text, parse_int=_JsonInteger)
         except (ValueError, RecursionError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Union
 
 from lxml import etree
 
@@ -67,9 +66,6 @@ class PseriesDomain:
     guest: Guest
     elements: tuple[etree._Element | ImplicitDevice, ...] = ()
     controllers: tuple[tuple[etree._Element, int], ...] = ()
-
-
-Domain = Union[PseriesDomain, OtherDomain]
 
 
 def read(data: bytes, host_arch: str | None = None) -> PseriesDomain | OtherDomain:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import cast
 
 from lxml import etree
 
@@ -20,7 +19,8 @@ _MAX_QUOTED = 40
 
 def source_line(element: etree._Element) -> int | None:
     """Return the line of the input that an element starts on, or None if it is new."""
-    return cast("int | None", element.sourceline)
+    line: object = element.sourceline
+    return line if isinstance(line, int) else None
 
 
 def read_number(element: etree._Element, name: str, default: int, maximum: int) -> int:

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Final
 
 from .. import journal, pipeline
 from ..config import Config, OnNoncompliantStart, load_config
@@ -23,14 +22,18 @@ from ..layout.check import complies
 from ..virt import store
 from . import migration_marks
 
-GO_ON: Final = 0
-REFUSE: Final = 100
+TYPE_CHECKING = False  # not from typing: libvirt waits for each module
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+GO_ON = 0
+REFUSE = 100
 """Not 1, because a failing interpreter also exits with 1. hooks/qemu maps 100 to 1."""
 
-HOOK_PID: Final = "PAPR_HOOK_PID"
+HOOK_PID = "PAPR_HOOK_PID"
 """The environment variable in which hooks/qemu passes the process that libvirt waits for: itself."""
 
-_KEEP: Final = "to start it as it is, set mode='keep' (papr-hook(8))"
+_KEEP = "to start it as it is, set mode='keep' (papr-hook(8))"
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,10 @@ def _start_repair(start: _Start, analysis: pipeline.Analysis, config: Config) ->
     if start.defined is None or not store.has_same_layout(start.data, start.defined):
         return f"it starts from a file: run 'papr-hook layout -i FILE' and create it again; {_KEEP}"
     # Imported late: loading libvirt-python is slow, and only a refusal needs it.
+    if sys.flags.no_site:
+        import site
+
+        site.main()  # libvirt-python may be in a directory of the administrator's
     from .redefine import Helper, RefusedGuest, redefine_after_exit
 
     autostart = store.read_autostart(config.domain_dir, start.guest)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Final
 
-MAX_AGE: Final = 300.0
+MAX_AGE = 300.0
 """Lifetime of a mark in seconds: libvirt waits for a guest's job 30 s at most (VIR_JOB_WAIT_TIME in its
 src/conf/virdomainjob.c), and other hooks may take their time."""
 

@@ -170,7 +170,8 @@ def test_arguments_and_pid(script: Script) -> None:
     )
     process.communicate(NOT_COMPLIANT)
     assert process.returncode == 0
-    assert script.written[0] == "-m papr_hook.hook -t x'; y prepare begin -"
+    entry = PROJECT / "papr_hook" / "hook" / "__main__.py"
+    assert script.written[0] == f"-I -S {entry} -t x'; y prepare begin -"
     assert script.written[1].split()[0] == str(process.pid)
     assert Path(f"{script.log}.xml").read_bytes().rstrip() == NOT_COMPLIANT.rstrip()
 

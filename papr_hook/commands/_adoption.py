@@ -83,16 +83,17 @@ class Host:
         """Return the UUIDs of its guests. Raises LibvirtError."""
         return self._ask(lambda connection: connection.guests(autostart))
 
-    def plan(self, guest: str) -> GuestPlan:
+    def plan(self, guest: str, earlier: GuestPlan | None = None) -> GuestPlan:
         """Return what is to be done about a guest.
 
         Args:
             guest: Its name or UUID.
+            earlier: A plan whose layout is taken if the guest still has the domain XML that it was made from.
         """
         state = None
         try:
             state = self._ask(lambda connection: connection.state(guest))
-            return self._plan(state)
+            return self._plan(state, earlier)
         except PaprHookError as error:
             found, name = (state.uuid, state.name) if state is not None else (guest, guest)
             return GuestPlan(found, name, Outcome.FAILED, str(error))
@@ -106,7 +107,7 @@ class Host:
             plan: The plan of a guest that changes.
         """
         for _ in range(MAX_TRIES):
-            again = self.plan(plan.guest)
+            again = self.plan(plan.guest, plan)
             if again.outcome is not Outcome.CHANGE or again.result is None:
                 return again
             try:
@@ -152,21 +153,24 @@ class Host:
         self._backups.confirm(plan.guest, self._ask(lambda connection: connection.read_domain_xml(plan.guest)))
         return True
 
-    def _plan(self, state: GuestState) -> GuestPlan:
+    def _plan(self, state: GuestState, earlier: GuestPlan | None) -> GuestPlan:
         def skip(reason: str) -> GuestPlan:
             return GuestPlan(state.uuid, state.name, Outcome.SKIPPED, reason)
 
         before = self._ask(lambda connection: connection.read_domain_xml(state.uuid))
-        analysis = pipeline.analyze(before, self._config)
-        if analysis.domain.guest is None:
-            return skip("not a pseries guest")
-        if analysis.guest is None:
-            return skip("mode is keep")
-        if self._is_remote and self._has_host_devices(analysis.guest):
-            return skip("host devices of another host; run papr-hook adopt there")
-        result = analysis.apply_layout()
-        if not result.changed:
-            return GuestPlan(state.uuid, state.name, Outcome.COMPLIES)
+        if earlier is not None and earlier.result is not None and earlier.before == before:
+            result = earlier.result
+        else:
+            analysis = pipeline.analyze(before, self._config)
+            if analysis.domain.guest is None:
+                return skip("not a pseries guest")
+            if analysis.guest is None:
+                return skip("mode is keep")
+            if self._is_remote and self._has_host_devices(analysis.guest):
+                return skip("host devices of another host; run papr-hook adopt there")
+            result = analysis.apply_layout()
+            if not result.changed:
+                return GuestPlan(state.uuid, state.name, Outcome.COMPLIES)
         if not state.is_persistent:
             return skip("transient domain")
         if state.has_managed_save:

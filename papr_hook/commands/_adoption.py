@@ -20,12 +20,10 @@ from ..model import Guest
 from ..pipeline import Result
 from ..virt.backup import Backups
 from ..virt.connection import Connection, GuestState, connect
+from ..virt.redefinition import MAX_TRIES, REDEFINED_ALL_THE_TIME, Redefinition
 
 RECONNECT_SECONDS = 30.0
 """How long a daemon that is restarted may take to answer again."""
-
-MAX_TRIES = 10
-"""Layouts of one guest, where other clients redefine it each time before the layout is done."""
 
 _POLL_SECONDS = 0.2
 
@@ -111,11 +109,14 @@ class Host:
             if again.outcome is not Outcome.CHANGE or again.result is None:
                 return again
             try:
-                if self._redefine(again, again.result.data):
-                    return again
+                redefinition = self._redefine(again, again.result.data)
             except PaprHookError as error:
                 return replace(again, outcome=Outcome.FAILED, reason=str(error))
-        return replace(plan, outcome=Outcome.FAILED, reason="other clients redefine it all the time; try again later")
+            if redefinition is Redefinition.DONE:
+                return again
+            if redefinition is not Redefinition.CHANGED:
+                return replace(again, outcome=Outcome.FAILED, reason=redefinition.value)
+        return replace(plan, outcome=Outcome.FAILED, reason=REDEFINED_ALL_THE_TIME)
 
     def restore(self, guest: str, force: bool) -> str:
         """Define the domain XML that a guest had before it was adopted.
@@ -140,18 +141,21 @@ class Host:
         if current != backup.before:
             if current != backup.after and not force:
                 raise PaprHookError("changed since it was adopted; use --force to restore it nevertheless")
-            if not self._ask(lambda c: c.redefine_if_unchanged(state.uuid, current, backup.before)):
+            redefinition = self._ask(lambda c: c.redefine_if_unchanged(state.uuid, current, backup.before))
+            if redefinition is Redefinition.CHANGED:
                 raise PaprHookError("changed while it was restored; try again")
+            if redefinition is not Redefinition.DONE:
+                raise PaprHookError(redefinition.value)
         self._backups.remove(state.uuid)
         return f"{state.name}: restored; effective at {'its next cold' if state.is_running else 'next'} start"
 
-    def _redefine(self, plan: GuestPlan, data: bytes) -> bool:
-        """Define a guest's layout with a backup, if the guest is still as planned. Return whether it was."""
+    def _redefine(self, plan: GuestPlan, data: bytes) -> Redefinition:
+        """Define a guest's layout with a backup, if the guest is still as planned."""
         self._backups.save(plan.guest, plan.before)
-        if not self._ask(lambda connection: connection.redefine_if_unchanged(plan.guest, plan.before, data)):
-            return False
-        self._backups.confirm(plan.guest, self._ask(lambda connection: connection.read_domain_xml(plan.guest)))
-        return True
+        redefinition = self._ask(lambda c: c.redefine_if_unchanged(plan.guest, plan.before, data))
+        if redefinition in (Redefinition.DONE, Redefinition.COLLIDED):
+            self._backups.confirm(plan.guest, self._ask(lambda c: c.read_domain_xml(plan.guest)))
+        return redefinition
 
     def _plan(self, state: GuestState, earlier: GuestPlan | None) -> GuestPlan:
         def skip(reason: str) -> GuestPlan:

@@ -10,9 +10,7 @@ from ..config import Config
 from ..diagnostics import Diagnostic
 from ..errors import LibvirtError
 from ..virt.connection import Connection
-
-MAX_TRIES = 10
-"""Layouts of one guest before giving up, where other clients redefine it each time before the layout is done."""
+from ..virt.redefinition import MAX_TRIES, REDEFINED_ALL_THE_TIME, Redefinition
 
 
 class Outcome(Enum):
@@ -23,6 +21,7 @@ class Outcome(Enum):
     OPTED_OUT = "opted out"
     NOT_PSERIES = "not a pseries guest"
     TRANSIENT = "transient"
+    UNDEFINED = "undefined"
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,22 @@ class Prepared:
 class Adoption:
     """What became of a guest, and what the administrator should know about its layout.
 
-    name: the guest's name, or what it was asked for by.
+    name: the guest's name, or what it was asked for by. collided: whether another client redefined it at the same
+    moment, so that its edit may be lost.
     """
 
     name: str
     outcome: Outcome
     diagnostics: tuple[Diagnostic, ...] = ()
+    collided: bool = False
 
 
 def adopt(connection: Connection, guest: str, config: Config, prepared: Prepared | None = None) -> Adoption:
     """Lay out a guest's domain XML and redefine the guest with it.
 
     The domain XML is read again right before the guest is redefined. If another client changed it, the layout is
-    made again, so that no edit is lost but in the window of Connection.redefine_if_unchanged(). A guest that was
-    undefined stays so.
+    made again, so that no edit is lost but in the window of Connection.redefine_if_unchanged(), and that is
+    reported. A guest that was undefined stays so.
 
     Args:
         connection: to the guest's host.
@@ -69,8 +70,10 @@ def adopt(connection: Connection, guest: str, config: Config, prepared: Prepared
         InputError: libvirt's domain XML cannot be read.
         LayoutError: no layout of the guest meets the rules.
     """
-    if prepared is not None and connection.redefine_if_unchanged(guest, prepared.judged, prepared.result.data):
-        return Adoption(guest, Outcome.REDEFINED, prepared.result.diagnostics)
+    if prepared is not None:
+        done = _redefine(connection, guest, guest, prepared)
+        if done is not None:
+            return done
     for _ in range(MAX_TRIES):
         data = connection.read_persistent_xml(guest)
         if data is None:
@@ -84,6 +87,18 @@ def adopt(connection: Connection, guest: str, config: Config, prepared: Prepared
         result = analysis.apply_layout()
         if not result.changed:
             return Adoption(name, Outcome.COMPLIES, result.diagnostics)
-        if connection.redefine_if_unchanged(guest, data, result.data):
-            return Adoption(name, Outcome.REDEFINED, result.diagnostics)
-    raise LibvirtError("other clients redefine it all the time; try again later")
+        done = _redefine(connection, guest, name, Prepared(data, result))
+        if done is not None:
+            return done
+    raise LibvirtError(REDEFINED_ALL_THE_TIME)
+
+
+def _redefine(connection: Connection, guest: str, name: str, prepared: Prepared) -> Adoption | None:
+    """Redefine a guest with a layout. Return None if it is not what the layout was made from."""
+    redefinition = connection.redefine_if_unchanged(guest, prepared.judged, prepared.result.data)
+    if redefinition is Redefinition.CHANGED:
+        return None
+    if redefinition is Redefinition.UNDEFINED:
+        return Adoption(name, Outcome.UNDEFINED)
+    collided = redefinition is Redefinition.COLLIDED
+    return Adoption(name, Outcome.REDEFINED, prepared.result.diagnostics, collided)

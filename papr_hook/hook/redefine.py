@@ -24,6 +24,7 @@ from .. import journal, pipeline
 from ..config import Config
 from ..errors import LayoutError, LibvirtError, PaprHookError
 from ..virt.connection import Connection, connect
+from ..virt.redefinition import Redefinition
 from ..virt.store import Autostart
 from . import adoption
 
@@ -180,6 +181,8 @@ def _redefine(connection: Connection, guest: RefusedGuest, config: Config, prepa
         journal.log(journal.NOTICE, f"guest '{guest.name}': laid out for its next start")
         for diagnostic in result.diagnostics:
             journal.log(journal.WARNING, f"guest '{guest.name}': {diagnostic.message}")
+        if result.collided:
+            journal.log(journal.WARNING, f"guest '{guest.name}': {Redefinition.COLLIDED.value}")
     elif result.outcome is not adoption.Outcome.COMPLIES:
         journal.log(journal.NOTICE, f"guest '{guest.name}': not laid out: {result.outcome.value} by now")
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ..errors import LibvirtError
+from .redefinition import DefinitionEvents, Redefinition, start_event_loop
 
 try:
     import libvirt
@@ -36,6 +37,13 @@ class Connection:
 
     def __init__(self, connection: libvirt.virConnect) -> None:
         self._connection = connection
+        self._events: DefinitionEvents | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._events is not None:
+            self._events.close()
+        self._connection.close()
 
     def guests(self, autostart: bool = False) -> list[str]:
         """Return the UUIDs of all persistent guests, in the order of their names.
@@ -158,12 +166,12 @@ class Connection:
                 return None
             return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE)).encode()
 
-    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> bool:
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> Redefinition:
         """Redefine a guest if its domain XML is still what the new one was made from.
 
-        libvirt has no call that compares and sets. Between the reading here and libvirt's redefinition, an edit of
-        another client is lost, and a guest that it undefines comes back. That takes a round trip and libvirt's
-        parsing of the XML: papr-hook(8) has the measured time.
+        libvirt has no call that compares and sets. What another client does between the reading here and libvirt's
+        redefinition is seen afterwards: a guest that it undefined is undefined again, and an edit is reported. That
+        takes a round trip and libvirt's parsing of the XML: papr-hook(8) has the measured time.
 
         Args:
             guest: its name or UUID.
@@ -171,16 +179,25 @@ class Connection:
             data: the new domain XML.
 
         Returns:
-            Whether the guest was redefined.
+            Whether the guest was redefined, and what other clients did at the same moment.
 
         Raises:
             LibvirtError: libvirt has no such guest, or refused a call.
         """
+        uuid = self.uuid(guest)
+        if self._events is None:
+            with _errors("receive events"):
+                self._events = DefinitionEvents(self._connection)
+        self._events.forget()
         current = self.read_persistent_xml(guest)
         if current is None or current.strip() != judged.strip():
-            return False
+            return Redefinition.CHANGED
         self.define(data)
-        return True
+        with _errors("receive events"):
+            outcome = self._events.judge(uuid)
+        if outcome is Redefinition.UNDEFINED:
+            self._undefine(uuid)
+        return outcome
 
     def wait_for_job(self, guest: str) -> None:
         """Wait until no other call is changing a guest that does not run.
@@ -268,6 +285,17 @@ class Connection:
         with _errors("define the guest"):
             self._connection.defineXML(data.decode())
 
+    def _undefine(self, guest: str) -> None:
+        """Undefine a guest, unless another client did so. Its NVRAM stays, without which QEMU's guests may not go."""
+        with suppress(libvirt.libvirtError):
+            domain = self._lookup(guest)
+            try:
+                domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
+                    raise
+                domain.undefine()  # a driver that knows no NVRAM
+
     def _lookup(self, guest: str) -> libvirt.virDomain:
         """Return the guest with a UUID, or else with a name, as virsh does."""
         if _UUID.fullmatch(guest):
@@ -293,9 +321,10 @@ def connect(uri: str) -> Iterator[Connection]:
         raise LibvirtError("libvirt-python is not installed (package python3-libvirt)")
     libvirt.registerErrorHandler(lambda context, error: None, None)
     with _errors(f"connect to {uri}"):
-        connection = libvirt.open(uri)
+        start_event_loop()
+        connection = Connection(libvirt.open(uri))
     try:
-        yield Connection(connection)
+        yield connection
     finally:
         connection.close()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from papr_hook.errors import LibvirtError
 from papr_hook.virt.connection import GuestState
+from papr_hook.virt.redefinition import Redefinition
 
 
 @dataclass
@@ -28,8 +29,9 @@ class FakeDaemon:
     """Guests by UUID, and what a connection to them does.
 
     before_read runs before domain XML is read, and may change it as another client would. refuses has the names of
-    guests that libvirt does not define. is_up is False after the daemon has ended, until the next connection.
-    monitor answers a command of QEMU's monitor, and agent one of the guest's agent.
+    guests that libvirt does not define. redefinition is what comes of a redefinition. is_up is False after the daemon
+    has ended, until the next connection. monitor answers a command of QEMU's monitor, and agent one of the guest's
+    agent.
     """
 
     guests: dict[str, FakeGuest] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class FakeDaemon:
     networks: dict[str, bytes] = field(default_factory=dict)
     refuses: set[str] = field(default_factory=set)
     before_read: Callable[[str], None] = lambda uuid: None
+    redefinition: Redefinition = Redefinition.DONE
     is_up: bool = True
     monitor: Callable[[str], str] = lambda command: ""
     agent: Callable[[str], str] = lambda command: ""
@@ -87,12 +90,12 @@ class FakeConnection:
         """Return the XML of a network."""
         return self.libvirt.networks[name]
 
-    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> bool:
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> Redefinition:
         """Give a guest other domain XML if it still has what that was made from."""
         if self.read_domain_xml(guest) != judged:
-            return False
+            return Redefinition.CHANGED
         self.define(data)
-        return True
+        return self.libvirt.redefinition
 
     def define(self, definition: bytes) -> None:
         """Give a guest other domain XML."""

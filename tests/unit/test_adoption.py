@@ -10,8 +10,9 @@ import pytest
 from papr_hook import pipeline
 from papr_hook.config import Config
 from papr_hook.errors import LibvirtError
-from papr_hook.hook.adoption import MAX_TRIES, Adoption, Outcome, Prepared, adopt
+from papr_hook.hook.adoption import Adoption, Outcome, Prepared, adopt
 from papr_hook.virt.connection import Connection
+from papr_hook.virt.redefinition import MAX_TRIES, Redefinition
 from tests.helpers.paths import GOLDEN
 
 GUEST = (GOLDEN / "pc-shaped-in.xml").read_bytes()
@@ -22,8 +23,10 @@ class FakeLibvirt(Connection):
     """A libvirt with one guest, which another client may change before any read.
 
     data: its domain XML, or None if it was undefined. transient: whether it only runs. before_read: called with the
-    number of each read. defined: what was defined, in order.
+    number of each read. defined: what was defined, in order. redefinition: what came of a redefinition.
     """
+
+    redefinition = Redefinition.DONE
 
     def __init__(self, data: bytes | None, transient: bool = False) -> None:
         super().__init__(None)
@@ -40,9 +43,13 @@ class FakeLibvirt(Connection):
             raise LibvirtError(f"could not read guest '{guest}': Domain not found")
         return None if self.transient else self.data
 
-    def define(self, data: bytes) -> None:
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> Redefinition:
+        current = self.read_persistent_xml(guest)
+        if current is None or current.strip() != judged.strip():
+            return Redefinition.CHANGED
         self.defined.append(data)
         self.data = data
+        return self.redefinition
 
 
 @pytest.fixture
@@ -134,3 +141,22 @@ def test_edits_without_end(config: Config) -> None:
         adopt(libvirt, "uuid", config)
     assert libvirt.reads == 2 * MAX_TRIES
     assert libvirt.defined == []
+
+
+@pytest.mark.parametrize(
+    ("redefinition", "outcome", "collided"),
+    [
+        (Redefinition.DONE, Outcome.REDEFINED, False),
+        (Redefinition.COLLIDED, Outcome.REDEFINED, True),
+        (Redefinition.UNDEFINED, Outcome.UNDEFINED, False),
+    ],
+)
+def test_another_client_at_the_same_moment(
+    config: Config, redefinition: Redefinition, outcome: Outcome, collided: bool
+) -> None:
+    """What another client did while libvirt redefined the guest is told, and the guest is not redefined again."""
+    libvirt = FakeLibvirt(GUEST)
+    libvirt.redefinition = redefinition
+    adoption = adopt(libvirt, "uuid", config)
+    assert (adoption.outcome, adoption.collided) == (outcome, collided)
+    assert libvirt.defined == [LAID_OUT]

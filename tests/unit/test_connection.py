@@ -8,6 +8,7 @@ import pytest
 
 from papr_hook.errors import LibvirtError
 from papr_hook.virt.connection import Connection, connect
+from papr_hook.virt.redefinition import Redefinition
 
 pytest.importorskip("libvirt")
 
@@ -56,11 +57,13 @@ def test_redefine_if_unchanged(connection: Connection) -> None:
     """A guest is redefined from the domain XML that it has, and from no other."""
     judged = connection.read_persistent_xml("g")
     assert judged is not None
-    assert connection.redefine_if_unchanged("g", judged + b"\n", judged.replace(b"<os>", b"<title>a</title><os>"))
+    data = judged.replace(b"<os>", b"<title>a</title><os>")
+    assert connection.redefine_if_unchanged("g", judged + b"\n", data) is Redefinition.DONE
     edited = connection.read_persistent_xml("g")
     assert edited is not None
     assert b"<title>a</title>" in edited
-    assert not connection.redefine_if_unchanged("g", judged, judged.replace(b"<os>", b"<title>b</title><os>"))
+    data = judged.replace(b"<os>", b"<title>b</title><os>")
+    assert connection.redefine_if_unchanged("g", judged, data) is Redefinition.CHANGED
     assert connection.read_persistent_xml("g") == edited
 
 

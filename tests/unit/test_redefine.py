@@ -16,6 +16,7 @@ from papr_hook.errors import LibvirtError
 from papr_hook.hook import redefine
 from papr_hook.hook.redefine import Helper, RefusedGuest, redefine_after_exit
 from papr_hook.virt.connection import Connection
+from papr_hook.virt.redefinition import Redefinition
 from papr_hook.virt.store import Autostart
 from tests.helpers.paths import GOLDEN
 
@@ -52,8 +53,9 @@ class FakeLibvirt(Connection):
     def read_persistent_xml(self, guest: str) -> bytes | None:
         return GUEST
 
-    def define(self, data: bytes) -> None:
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> Redefinition:
         self.note("define")
+        return Redefinition.DONE
 
     def is_autostarted(self, guest: str) -> bool:
         return self.autostart

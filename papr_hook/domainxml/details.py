@@ -10,6 +10,10 @@ _SOURCES = ("file", "dev", "bridge", "network", "path", "dir", "name", "volume",
 """Attributes of <source> that name what backs a device, in the order in which they count."""
 
 
+_MAX_BACKING = 60
+"""Characters of a name that backs a device. Of a longer one the end is kept, which tells paths apart."""
+
+
 def read_model(element: etree._Element) -> str | None:
     """Return the model of a device, or the bus of a disk; None if the domain XML has none."""
     model, target = element.find("model"), element.find("target")
@@ -27,4 +31,7 @@ def read_backing(element: etree._Element) -> str | None:
     backend = element.findtext("backend")
     names = [source.get(name) for name in _SOURCES] if source is not None else [backend]
     found = next((name.strip() for name in names if name and name.strip()), None)
-    return shorten(found) if found is not None else None
+    if found is None:
+        return None
+    line = " ".join(found.split()) if "\n" in found else found
+    return line if len(line) <= _MAX_BACKING else f"...{line[3 - _MAX_BACKING :]}"

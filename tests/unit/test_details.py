@@ -27,3 +27,12 @@ def test_model_and_backing(xml: str, model: str | None, backing: str | None) -> 
     """The model is the device's own or its disk bus; what backs it is the first name that <source> has."""
     element = etree.fromstring(xml)
     assert (read_model(element), read_backing(element)) == (model, backing)
+
+
+def test_the_end_of_a_long_name_is_kept() -> None:
+    """Two disks in one deep directory can be told apart."""
+    path = f"/var/lib/{'images/' * 10}web.qcow2"
+    backing = read_backing(etree.fromstring(f"<disk><source file='{path}'/></disk>"))
+    assert backing is not None
+    assert (backing[:3], len(backing)) == ("...", 60)
+    assert path.endswith(backing[3:])

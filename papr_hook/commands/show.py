@@ -75,13 +75,13 @@ def _show(args: ShowArgs, io: Io, analysis: Analysis) -> int:
         io.print(json.dumps(render_json.describe_guest(guest, analysis.topology), indent=2))
         return 0
     # Imported late: only a drawing needs rich.
-    from ..render import tree
+    from ..render import svg, tree
 
     if args.svg is None:
         io.write(tree.draw(guest, analysis.topology, io.stdout, args.long))
         return 0
     try:
-        args.svg.write_text(tree.draw_svg(guest, analysis.topology, args.long), encoding="utf-8")
+        args.svg.write_text(svg.draw(guest, analysis.topology, args.long), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{args.svg}: {error.strerror}") from None
     return 0

@@ -48,6 +48,16 @@ def test_sessions(request: pytest.FixtureRequest, tmp_path: Path, page: Path) ->
     assert page.read_text() == played
 
 
+def test_the_picture(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """docs/web.svg is what papr-hook draws of the example's layout; --regenerate writes it."""
+    laid_out = papr_hook("layout", str(DOCS / "web.xml")).out.encode()
+    drawn, file = tmp_path / "web.svg", DOCS / "web.svg"
+    papr_hook("show", "--long", "--svg", str(drawn), stdin=laid_out)
+    if request.config.getoption("--regenerate"):
+        file.write_bytes(drawn.read_bytes())
+    assert file.read_bytes() == drawn.read_bytes()
+
+
 @pytest.mark.parametrize(("page", "argv"), commands(), ids=lambda value: value if isinstance(value, str) else value[0])
 def test_commands(page: str, argv: list[str]) -> None:
     """A command exists, and has the options that a page gives it."""

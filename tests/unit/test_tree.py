@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from lxml import etree
 
 from tests.helpers.cli import papr_hook
 from tests.helpers.paths import GOLDEN
@@ -72,18 +71,6 @@ def test_json_has_the_guest() -> None:
     for device in shown["devices"]:
         assert f"{device['guest_address']}  {device['device']}" in tree
     assert papr_hook("show", "--json", str(GOLDEN / "x86-in.xml")).out == "null\n"
-
-
-def test_a_picture_needs_no_network(tmp_path: Path) -> None:
-    """--svg writes well-formed XML that has the text of the tree and no address of another host."""
-    file = tmp_path / "guest.svg"
-    assert papr_hook("show", "--svg", str(file), str(LAID_OUT)).out == ""
-    root = etree.parse(str(file)).getroot()
-    text = "".join(str(part) for part in root.itertext()).replace("\xa0", " ")
-    assert "vPHB 0" in text
-    assert "<disk> vda" in text
-    assert "url(" not in re.sub(r"url\(#", "", file.read_text())
-    assert papr_hook("show", "--svg", str(tmp_path), str(LAID_OUT)).err == f"papr-hook: {tmp_path}: Is a directory\n"
 
 
 @pytest.mark.parametrize("columns", ["20", "200"])

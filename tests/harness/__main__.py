@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from . import guest_image, modular
 from .booted_host import NEWEST, RELEASES, make_root
-from .guest_image import build
 
 
 def main(argv: Sequence[str]) -> int:
-    """Build the guest image and the hosts' roots in a directory, as far as it lacks them."""
+    """Build the guest image, the hosts' roots and the modular daemons in a directory, as far as it lacks them."""
     directory = Path(argv[0]).resolve()
     with ThreadPoolExecutor() as pool:
-        roots = [pool.submit(make_root, release, directory) for release in (*RELEASES, NEWEST)]
-        roots += [
+        roots = {release: pool.submit(make_root, release, directory) for release in (*RELEASES, NEWEST)}
+        others = [
             pool.submit(make_root, "bookworm", directory, "sysvinit"),
             pool.submit(make_root, "trixie", directory, "none"),
         ]
-        build(directory)
-        for root in roots:
+        guest_image.build(directory)
+        modular.build(directory, roots[modular.RELEASE].result())
+        for root in (*roots.values(), *others):
             root.result()
     return 0
 

@@ -96,15 +96,17 @@ class BootedHost:
 
     INIT = "systemd"
 
-    def __init__(self, root: Path, name: str, volatile: bool = True) -> None:
+    def __init__(self, root: Path, name: str, volatile: bool = True, daemon: str = "libvirtd") -> None:
         """Prepare a host.
 
         Args:
             root: A root as make_root() returns it.
             name: The host's name.
             volatile: Whether the root stays as it is, and what the host writes is in memory.
+            daemon: The daemon that serves its QEMU guests.
         """
         self.name = name
+        self.daemon = daemon
         self._root = root
         self._volatile = volatile
         self._cgroup = _own_cgroup() / f"papr-{name}-{os.getpid()}"
@@ -116,6 +118,30 @@ class BootedHost:
     def cgroup(self) -> Path:
         """The host's control group, of version 2."""
         return self._cgroup
+
+    @property
+    def clients(self) -> str:
+        """The read-write socket that clients of its daemon connect to."""
+        return f"/run/libvirt/{self._socket_name}"
+
+    @property
+    def upstream(self) -> str:
+        """The daemon's own read-write socket, behind a gateway."""
+        return f"/run/libvirt/upstream/{self._socket_name}"
+
+    @property
+    def gateway(self) -> str:
+        """The service of its daemon's gateway, without the suffix."""
+        return f"papr-hook-gateway@{self.daemon}"
+
+    @property
+    def units(self) -> str:
+        """The daemon's units: its service, and the sockets that start it."""
+        return " ".join(f"{self.daemon}{suffix}" for suffix in (".service", ".socket", "-ro.socket", "-admin.socket"))
+
+    @property
+    def _socket_name(self) -> str:
+        return "libvirt-sock" if self.daemon == "libvirtd" else f"{self.daemon}-sock"
 
     def __enter__(self) -> BootedHost:
         try:

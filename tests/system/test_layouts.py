@@ -18,6 +18,7 @@ from papr_hook.model import Layout
 from papr_hook.pipeline import Analysis
 from tests.harness.booted_host import NEWEST, BootedHost
 from tests.helpers.generate import Case, cases
+from tests.helpers.hosts_page import assert_described
 from tests.helpers.libvirt_view import STARTED, check_device_tree, disks_of, phbs, startable, without_kvm
 from tests.helpers.paths import CORPUS, GOLDEN
 
@@ -92,6 +93,8 @@ def test_layouts(host: BootedHost) -> None:
 def test_layouts_of_the_newest_libvirt(roots: dict[str, Path]) -> None:
     """The same with the newest libvirt, which knows devices that the releases do not."""
     with BootedHost(roots[NEWEST], NEWEST) as host:
+        # docs/hosts.md has the host's versions.
+        assert_described(NEWEST, host.daemon, lambda *argv: host.run(*argv).stdout)
         names = judge_layouts(host)
     assert "nvme-disks-in" in names
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.booted_host import BootedHost, SysvHost, make_root
+from tests.helpers.hosts_page import SYSVINIT, assert_described
 from tests.helpers.installation import CLIENTS, CROWDED, INSTALL, answers, install, ours, pci_roots, snapshot
 from tests.helpers.polling import wait_until
 
@@ -26,6 +27,11 @@ def gated(host: BootedHost) -> Iterator[BootedHost]:
     install(host)
     yield host
     host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall", check=False)
+
+
+def test_the_page_of_hosts_is_true(host: BootedHost) -> None:
+    """docs/hosts.md has the host's versions."""
+    assert_described(SYSVINIT, host.daemon, lambda *argv: host.run(*argv).stdout)
 
 
 def left(host: BootedHost) -> str:

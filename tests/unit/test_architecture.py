@@ -43,6 +43,7 @@ SUBJECTS = {
     "fuzz_protocol",
     "golden",
     "hook_script",
+    "hosts_page",
     "packaging",
     "regressions",
     "vdsm_hook",

@@ -75,8 +75,8 @@ def refused(host: BootedHost, prepare: str = "", *args: str) -> str:
 
 def directly(host: BootedHost, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run virsh on libvirt's own socket, past a gateway where there is one."""
-    found = host.sh(f"ls {UPSTREAM} {CLIENTS} 2>/dev/null", check=False).stdout.split()
-    socket = UPSTREAM if UPSTREAM in found else CLIENTS
+    found = host.sh(f"ls {host.upstream} {host.clients} 2>/dev/null", check=False).stdout.split()
+    socket = host.upstream if host.upstream in found else host.clients
     return host.run("virsh", "-q", "-c", f"qemu:///system?socket={socket}", *args, check=check)
 
 
@@ -120,9 +120,10 @@ def answers(host: BootedHost) -> bool:
     return host.virsh("uri", check=False).returncode == 0
 
 
-def verify(host: BootedHost, daemon: str) -> None:
-    """Have systemd look at all units of a daemon's gateway."""
-    units = [f"papr-hook-{daemon}.socket", f"papr-hook-gateway@{daemon}.service", f"papr-hook-bypass@{daemon}.service"]
+def verify(host: BootedHost) -> None:
+    """Have systemd look at all units of the gateway."""
+    daemon = host.daemon
+    units = [f"papr-hook-{daemon}.socket", f"{host.gateway}.service", f"papr-hook-bypass@{daemon}.service"]
     assert host.run("systemd-analyze", "--man=no", "verify", *units).stderr == ""
 
 

@@ -9,12 +9,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image
+from tests.harness import guest_image, modular
 from tests.harness.booted_host import NEWEST, RELEASES, BootedHost, make_root, started
 
 
@@ -40,8 +40,34 @@ def image(cache: Path) -> guest_image.Image:
     return guest_image.build(cache)
 
 
-@pytest.fixture(scope="module", params=RELEASES)
-def host(request: pytest.FixtureRequest, roots: dict[str, Path]) -> Iterator[BootedHost]:
-    """Boot a host that the tests of a module share: each leaves it as it found it."""
-    with started(roots, request.param) as one:
+@pytest.fixture(scope="session")
+def boot(cache: Path, roots: dict[str, Path]) -> modular.Boot:
+    """Return what boots a host with a copy of the project: a release, or MODULAR, and a name if it is another one."""
+
+    def start(kind: str, name: str | None = None) -> AbstractContextManager[BootedHost]:
+        if kind != modular.MODULAR:
+            return started(roots, kind, name)
+        root = roots[modular.RELEASE]
+        return modular.started(root, modular.build(cache, root), name or kind)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def modular_host(boot: modular.Boot) -> Iterator[BootedHost]:
+    """Boot a host with modular daemons once: packages are only installed on it once."""
+    with boot(modular.MODULAR) as one:
         yield one
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def host(request: pytest.FixtureRequest, boot: modular.Boot) -> Iterator[BootedHost]:
+    """Boot a host that the tests of a module share: each leaves it as it found it.
+
+    It has libvirtd. A module that names MODULAR beside RELEASES gets one with virtqemud, too, which modules share.
+    """
+    if request.param == modular.MODULAR:
+        yield request.getfixturevalue("modular_host")
+    else:
+        with boot(request.param) as one:
+            yield one

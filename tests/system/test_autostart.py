@@ -1,4 +1,4 @@
-"""A host of each release that boots with guests on autostart that do not comply: ten of them run, laid out."""
+"""A host of each kind that boots with guests on autostart that do not comply: ten of them run, laid out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import modular
 from tests.harness.booted_host import RELEASES, BootedHost
+from tests.harness.modular import MODULAR
 from tests.helpers.guests import complies
 from tests.helpers.installation import CROWDED, install
 from tests.helpers.polling import wait_until
@@ -21,19 +23,18 @@ SECONDS = 30
 """Within which the guests run once the daemon answers."""
 
 DEFINE = """
-socket=/run/libvirt/upstream/libvirt-sock
 for name in $(seq -f auto%g 0 9); do
     sed "s,<name>.*</name>,<name>$name</name>," >/tmp/guest.xml <<'END'
 GUEST
 END
-    virsh -q -c "qemu:///system?socket=$socket" "define /tmp/guest.xml; autostart $name"
+    virsh -q -c qemu:///system?socket=UPSTREAM "define /tmp/guest.xml; autostart $name"
 done
 """
 """Define the guests past the gateway, as an older installation had them."""
 
 ONCE = """
 sed -i "s,<name>.*</name>,<name>once</name>," /tmp/guest.xml
-virsh -q -c "qemu:///system?socket=/run/libvirt/upstream/libvirt-sock" "define /tmp/guest.xml; autostart --once once"
+virsh -q -c qemu:///system?socket=UPSTREAM "define /tmp/guest.xml; autostart --once once"
 """
 """Put a further guest on autostart for the next boot, which libvirt 11.2 and later can."""
 
@@ -53,24 +54,28 @@ def writable(root: Path) -> Iterator[Path]:
             subprocess.run(["umount", str(merged)], check=True)
 
 
-@pytest.mark.parametrize("release", RELEASES)
-def test_boot_with_refused_autostarts(release: str, roots: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", [*RELEASES, MODULAR])
+def test_boot_with_refused_autostarts(kind: str, cache: Path, roots: dict[str, Path]) -> None:
     """The guests run within 30 s of the daemon's answer, laid out, without anybody's help."""
+    is_modular = kind == MODULAR
+    release, daemon = (modular.RELEASE, modular.DAEMON) if is_modular else (kind, "libvirtd")
     with writable(roots[release]) as root:
-        with BootedHost(root, f"first-{release}", volatile=False) as host:
+        with BootedHost(root, f"first-{kind}", volatile=False, daemon=daemon) as host:
+            if is_modular:
+                modular.switch(host, modular.build(cache, roots[release]))
             host.copy_project()
             install(host)
-            host.sh(DEFINE.replace("GUEST", CROWDED))
-            once = host.sh(ONCE, check=False).returncode == 0
+            host.sh(DEFINE.replace("GUEST", CROWDED).replace("UPSTREAM", host.upstream))
+            once = host.sh(ONCE.replace("UPSTREAM", host.upstream), check=False).returncode == 0
             assert not complies(host.virsh("dumpxml", "auto0").stdout)
             with host.shut_down("/var"):
                 pass
-        with BootedHost(root, f"second-{release}", volatile=False) as host:
+        with BootedHost(root, f"second-{kind}", volatile=False, daemon=daemon) as host:
             host.virsh("list")
             answered = time.monotonic()
             names = {*GUESTS, "once"} if once else set(GUESTS)
             wait_until(lambda: set(host.virsh("list", "--name").stdout.split()) == names, SECONDS)
-            print(f"{release}: ten guests run {time.monotonic() - answered:.1f} s after the daemon answers")
+            print(f"{kind}: ten guests run {time.monotonic() - answered:.1f} s after the daemon answers")
             assert all(complies(host.virsh("dumpxml", name).stdout) for name in names)
             wait_until(lambda: journal(host).count("started in place of its refused autostart") == len(names))
             assert "it is laid out and started once libvirt serves clients" in journal(host)

@@ -1,7 +1,6 @@
-"""The gateway in front of virtqemud, on hosts with systemd.
+"""The gateway in front of virtqemud where its modular siblings matter, or those who come to it by another way.
 
-No Debian release has modular daemons. A copy of libvirtd serves virtqemud's socket, under units that depend on each
-other as those of libvirt 11 do (src/qemu/virtqemud.service.extra.in, src/remote/libvirtd.socket.in).
+test_gateway.py and test_gateway_failures.py have what it does in front of any daemon.
 """
 
 from __future__ import annotations
@@ -11,109 +10,155 @@ from collections.abc import Iterator
 import pytest
 
 from tests.harness.booted_host import BootedHost
-from tests.helpers.installation import CROWDED, INSTALL, ours, pci_roots, snapshot, verify
+from tests.harness.modular import DAEMONS, MODULAR
+from tests.helpers.installation import (
+    CROWDED,
+    INSTALL,
+    answers,
+    assert_judged,
+    crowd,
+    install,
+    ours,
+    pci_roots,
+    snapshot,
+)
 from tests.helpers.polling import wait_until
 
-SOCKET = "/run/libvirt/virtqemud-sock"
-UPSTREAM = "/run/libvirt/upstream/virtqemud-sock"
-GATEWAY = "papr-hook-gateway@virtqemud"
+pytestmark = pytest.mark.parametrize("host", [MODULAR], indirect=True, scope="module")
 
-UNITS = {
-    "virtqemud.socket": f"""\
-[Unit]
-Conflicts=libvirtd.socket
-After=libvirtd.socket
-[Socket]
-ListenStream={SOCKET}
-SocketMode=0666
-RemoveOnStop=yes
-FileDescriptorName=libvirtd.socket
-""",
-    "virtqemud.service": """\
-[Unit]
-BindsTo=virtqemud.socket
-After=virtqemud.socket libvirtd.service
-Conflicts=libvirtd.service
-[Service]
-Type=notify
-ExecStart=/usr/sbin/virtqemud
-KillMode=process
-""",
-}
+PROXY = "/run/libvirt/libvirt-sock"
+"""Where virtproxyd listens: the socket of libvirtd, for clients that know no other."""
+
+URIS = {"its socket": "qemu:///system", "virtproxyd": "qemu:///system?mode=legacy"}
+
+SIBLINGS = [daemon for daemon in DAEMONS if daemon not in ("virtqemud", "virtproxyd")]
+"""Daemons that virtqemud itself is a client of."""
+
+SSH = """
+systemctl mask ssh.service ssh.socket sshd-unix-local.socket
+DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install openssh-client openssh-server
+usermod -p '*' member
+mkdir -p /run/sshd /root/.ssh ~member/.ssh
+ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
+cp /root/.ssh/id_ed25519.pub ~member/.ssh/authorized_keys
+chown -R member: ~member/.ssh
+cat >/root/.ssh/config <<'END'
+Host far
+    User member
+    StrictHostKeyChecking no
+    LogLevel ERROR
+    ProxyCommand /usr/sbin/sshd -i -o UsePAM=no
+END
+"""
+"""Let root come to the host as a user of it by ssh. The container shares the machine's network, so no sshd listens."""
 
 
 @pytest.fixture(scope="module")
-def modular(host: BootedHost) -> BootedHost:
-    """A host whose clients come to virtqemud."""
-    for name, text in UNITS.items():
-        host.write(f"/etc/systemd/system/{name}", text)
-    host.sh("cp /usr/sbin/libvirtd /usr/sbin/virtqemud; systemctl daemon-reload; systemctl start virtqemud.service")
+def users(host: BootedHost) -> BootedHost:
+    """Add a user who may use libvirt, and one who may not."""
+    host.sh("useradd -m -s /bin/bash -G libvirt member; useradd -m stranger")
     return host
 
 
 @pytest.fixture
-def gated(modular: BootedHost) -> Iterator[BootedHost]:
-    """It with a gateway, which it is rid of afterwards."""
-    modular.run(INSTALL)
-    yield modular
-    modular.sh(f"virsh -q undefine crowd; {INSTALL} --uninstall", check=False)
+def gated(host: BootedHost) -> Iterator[BootedHost]:
+    """A host with a gateway, which it is rid of afterwards."""
+    install(host)
+    yield host
+    host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall", check=False)
 
 
-def answers(host: BootedHost) -> bool:
-    """Whether libvirt answers clients of virtqemud's socket."""
-    return host.run("virsh", "-c", f"qemu:///system?socket={SOCKET}", "uri", check=False).returncode == 0
-
-
-def lays_out(host: BootedHost) -> bool:
-    """Whether a definition is laid out on its way to virtqemud."""
-    host.run("virsh", "-c", f"qemu:///system?socket={SOCKET}", "define", "/dev/stdin", input=CROWDED)
-    found = host.run("virsh", "-c", f"qemu:///system?socket={UPSTREAM}", "dumpxml", "crowd").stdout.count("pci-root'")
-    host.run("virsh", "-c", f"qemu:///system?socket={UPSTREAM}", "undefine", "crowd")
+def lays_out(host: BootedHost, uri: str = URIS["its socket"]) -> bool:
+    """Whether a definition is laid out on its way to libvirt."""
+    host.run("virsh", "-q", "-c", uri, "define", "/dev/stdin", input=CROWDED)
+    found = pci_roots(host)
+    host.virsh("undefine", "crowd")
     return found == 6
 
 
-def test_in_front_of_virtqemud(modular: BootedHost) -> None:
-    """install.sh sets it up there, and takes it away again; libvirtd's socket is not touched."""
-    before = snapshot(modular)
-    said = modular.run(INSTALL).stdout
-    assert f"{SOCKET} gateway; virtqemud's own socket is in upstream/" in " ".join(said.split())
-    assert "libvirt-sock" not in said
-    assert lays_out(modular)
-    modular.run(INSTALL, "--uninstall")
-    assert ours(snapshot(modular)) == ours(before)
-    assert answers(modular)
-    assert modular.sh("ls -d /run/libvirt/libvirt-sock /run/libvirt/upstream", check=False).stdout == ""
+def listener(host: BootedHost, path: str) -> str:
+    """Return the inode number of a socket, which another one at the same path does not have."""
+    return host.run("stat", "-c", "%i", path).stdout
 
 
-@pytest.mark.parametrize("unit", ["virtqemud.socket", "virtqemud.service", f"{GATEWAY}.service"])
-def test_restarts(gated: BootedHost, unit: str) -> None:
-    """After a restart of any of them, libvirt answers through the gateway."""
-    gated.run("systemctl", "restart", unit)
-    assert lays_out(gated)
-    assert gated.run("systemctl", "is-active", GATEWAY).stdout == "active\n"
+def test_in_front_of_virtqemud(host: BootedHost) -> None:
+    """install.sh sets it up there, and takes it away again; virtproxyd keeps the socket of libvirtd."""
+    before = snapshot(host)
+    proxy = listener(host, PROXY)
+    said = " ".join(install(host).split())
+    assert f"{host.clients} gateway; virtqemud's own socket is in upstream/" in said
+    assert PROXY not in said
+    assert lays_out(host)
+    assert_judged(host)
+    said = install(host, "--uninstall")
+    assert ours(snapshot(host)) == ours(before)
+    assert answers(host)
+    assert not lays_out(host)
+    assert host.sh("ls -d /run/libvirt/upstream", check=False).stdout == ""
+    assert listener(host, PROXY) == proxy
 
 
-@pytest.mark.parametrize("mend", [f"systemctl restart {GATEWAY}", INSTALL], ids=["restart", "install.sh"])
-def test_gateway_that_does_not_start(gated: BootedHost, mend: str) -> None:
-    """Clients bypass it; after a restart or a new installation it is in front again."""
-    gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
-    wait_until(lambda: answers(gated))
-    assert gated.sh(f"readlink {SOCKET}").stdout == "upstream/virtqemud-sock\n"
-    gated.sh(f"mv /usr/bin/aside /usr/bin/papr-hook; {mend}")
-    assert lays_out(gated)
-    assert gated.sh("ls /run/libvirt/libvirt-sock", check=False).returncode != 0
+@pytest.mark.parametrize("units", ["virtqemud.socket", "virtqemud", "virtproxyd", " ".join(SIBLINGS)])
+def test_restarts(gated: BootedHost, units: str) -> None:
+    """After a restart of any daemon, libvirt answers through the gateway, and knows its networks and pools."""
+    gated.sh(f"systemctl restart {units}")
+    assert all(lays_out(gated, uri) for uri in URIS.values())
+    for command in ("net-list", "pool-list", "secret-list", "nodedev-list"):
+        gated.virsh(command)
+    assert gated.run("systemctl", "is-active", gated.gateway).stdout == "active\n"
 
 
-def test_units_are_well_formed(gated: BootedHost) -> None:
-    """systemd finds nothing wrong with them."""
-    verify(gated, "virtqemud")
+def test_who_may_what(users: BootedHost) -> None:
+    """root, a member of libvirt's group and a stranger get the same answers with a gateway and without."""
+
+    def ask() -> list[tuple[int, str, str]]:
+        found = []
+        for user in ("root", "member", "stranger"):
+            for uri in URIS.values():
+                for command in ("uri", "list --all", "net-list --all", "domstate crowd", "desc crowd new --config"):
+                    argv = ("runuser", "-u", user, "--", "virsh", "-q", "-c", uri, *command.split())
+                    done = users.run(*argv, check=False)
+                    found.append((done.returncode, done.stdout, done.stderr))
+        return found
+
+    with crowd(users):
+        before = ask()
+        assert [code for code, _, _ in before] == 20 * [0] + 10 * [1]
+        install(users)
+        try:
+            assert ask() == before
+        finally:
+            install(users, "--uninstall")
+
+
+@pytest.mark.parametrize("uri", ["qemu+ssh://far/system", "qemu+ssh://far/system?mode=legacy"])
+def test_through_ssh(users: BootedHost, gated: BootedHost, uri: str) -> None:
+    """virt-ssh-helper, which ssh runs on this host as a user, finds the gateway."""
+    if users.sh("ls /root/.ssh/config", check=False).returncode != 0:
+        users.sh(SSH)
+    assert lays_out(gated, uri)
+    with crowd(gated):
+        gated.run("virsh", "-q", "-c", uri, "start", "--paused", "crowd")
+        assert pci_roots(gated) == 6
+
+
+def test_idle_virtqemud_ends(gated: BootedHost) -> None:
+    """virtqemud ends when it has nothing to do, as its units have it; the gateway stays, and a client starts both."""
+    gated.write("/etc/default/virtqemud", 'VIRTQEMUD_ARGS="--timeout 1"\n')
+    try:
+        gated.run("systemctl", "restart", "virtqemud")
+        wait_until(lambda: gated.sh("systemctl is-active virtqemud", check=False).stdout == "inactive\n")
+        assert gated.run("systemctl", "is-active", gated.gateway).stdout == "active\n"
+        assert lays_out(gated)
+    finally:
+        gated.sh("rm /etc/default/virtqemud; systemctl restart virtqemud")
 
 
 def test_nothing_failed_is_left(gated: BootedHost) -> None:
     """After an uninstallation systemd has no failed unit of the gateway."""
-    gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {GATEWAY}")
+    gated.sh(f"mv /usr/bin/papr-hook /usr/bin/aside; systemctl stop {gated.gateway}")
     wait_until(lambda: answers(gated))
-    gated.run(INSTALL, "--uninstall")
+    install(gated, "--uninstall")
     assert gated.sh("systemctl list-units --all --no-legend --plain 'papr-hook-*'; rm /usr/bin/aside").stdout == ""
     assert answers(gated)
 
@@ -122,9 +167,9 @@ def test_back_to_libvirtd(gated: BootedHost) -> None:
     """Where an administrator goes back to libvirtd, its gateway is there."""
     gated.sh("systemctl start libvirtd.socket")
     try:
-        gated.virsh("define", "/dev/stdin", input=CROWDED)
-        assert pci_roots(gated) == 6
-        gated.virsh("undefine", "crowd")
+        assert lays_out(gated, f"qemu:///system?socket={PROXY}")
+        assert gated.sh("systemctl is-active libvirtd virtqemud.socket", check=False).stdout == "active\ninactive\n"
     finally:
-        gated.sh("systemctl start virtqemud.socket")
+        sockets = " ".join(f"{daemon}{kind}.socket" for daemon in DAEMONS for kind in ("", "-ro", "-admin"))
+        gated.sh(f"systemctl stop libvirtd.socket libvirtd.service; systemctl start {sockets}")
     assert lays_out(gated)

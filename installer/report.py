@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from papr_hook import __version__
 from papr_hook.gateway.setup.plan import Plan
 
-from .files import BASH_COMPLETIONS, COMMAND, CONF, HOOK, MAN, SHARE, UNITS, Installation
+from .files import COMMAND, CONF, HOOK, MAN, SHARE, UNITS, Installation
 
 
 def line(name: str, text: str) -> str:
@@ -33,7 +33,7 @@ def installed(files: Installation, hook: str, plan: Plan, gateway: str, *, dry_r
     if any(change.path.startswith(f"{UNITS}/") for change in plan.changes):
         yield line(UNITS, "papr-hook-gateway@.service and its sockets")
     yield line(MAN, f"manual pages: {' '.join(files.pages())}")
-    yield line(BASH_COMPLETIONS, "completion for bash, and one for zsh")
+    yield line("/usr/share/bash-completion", "completion; that of zsh is in /usr/share/zsh")
     yield line(CONF, "settings: kept as they are" if files.conf_is_kept() else "settings")
     yield from gateway_lines(plan, dry_run=dry_run)
     if gateway:

@@ -134,11 +134,11 @@ def assert_judged(host: BootedHost) -> None:
         said = directly(host, "start", "--paused", "crowd", check=False)
         assert said.returncode == 1
         assert said.stderr.count("papr-hook: guest 'crowd': not started: ") == 1, said.stderr
+        wait_until(lambda: in_journal(host, "guest 'crowd': laid out for its next start"))
         directly(host, "start", "--paused", "crowd")
         assert host.virsh("domstate", "crowd").stdout.split() == ["paused"]
         assert host.virsh("dumpxml", "crowd").stdout.count("model='pci-root'") > 2
     assert in_journal(host, r"guest 'crowd': not started: .*\[not-isolated\].*start it again")
-    assert in_journal(host, "guest 'crowd': laid out for its next start")
 
 
 def assert_not_judged(host: BootedHost) -> None:

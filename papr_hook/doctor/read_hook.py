@@ -78,6 +78,9 @@ def _read_call(file: Path) -> HookCall | None:
 def _read_starts(directory: Path, proc: Path) -> Iterator[GuestStart]:
     """Yield each guest that runs, from the process IDs that libvirt keeps (qemuProcessStart in its qemu_process.c)."""
     for file in sorted(directory.glob("*.pid")) if directory.is_dir() else ():
+        # driver.pid is the daemon's own (qemuStateInitialize in libvirt's qemu_driver.c). Guests have their state, too.
+        if not (directory / f"{file.stem}.xml").exists():
+            continue
         with contextlib.suppress(OSError, ValueError):
             yield GuestStart(file.stem, _read_start_time(proc, int(file.read_text(encoding="ascii"))))
 

@@ -70,16 +70,19 @@ def test_a_call_that_is_being_noted(tmp_path: Path, hooks: Path, text: str) -> N
 
 
 def test_the_guest_that_started_last(tmp_path: Path, hooks: Path) -> None:
-    """A process ID of a guest that has ended, or that is none, does not count."""
+    """A process ID of a guest that has ended, that is none, or that is the daemon's own does not count."""
     (tmp_path / "qemu").mkdir()
     before = time.time()
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(["sleep", "60"]) as process, subprocess.Popen(["sleep", "60"]) as daemon:
         try:
             for name, text in (("web", str(process.pid)), ("gone", "999999999"), ("odd", "?")):
                 (tmp_path / "qemu" / f"{name}.pid").write_text(text)
+                (tmp_path / "qemu" / f"{name}.xml").write_text("")
+            (tmp_path / "qemu/driver.pid").write_text(str(daemon.pid))
             start = read_hook(tmp_path, hooks).last_start
         finally:
             process.kill()
+            daemon.kill()
     assert start is not None
     assert start.guest == "web"
     assert abs(start.at - before) < 60

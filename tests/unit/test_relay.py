@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from papr_hook.config import Config
+from papr_hook.gateway import limits
 from papr_hook.gateway import relay as relay_module
 from papr_hook.gateway.nursery import Nursery
 from papr_hook.gateway.protocol import Packet, PacketParser, Procedure, Reader, Type, build_packet, string, uint
@@ -94,8 +95,9 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """Run a relay of root's."""
+    monkeypatch.setattr(limits, "STAY_BYTES", 1 << 40)  # workers have the size of this process, unlike the gateway's
     one = Host(tmp_path)
     yield one
     one.channel.close()
@@ -249,8 +251,9 @@ def workers(host: Host) -> set[int]:
     return {int(pid) for pid in Path(f"/proc/{host.nursery.pid}/task/{host.nursery.pid}/children").read_text().split()}
 
 
-def test_a_worker_takes_the_next_call(host: Host) -> None:
+def test_a_worker_takes_the_next_call(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The calls of an identity's clients meet the same process, while it waits."""
+    monkeypatch.setattr(relay_module, "WORKER_LINGER", SECONDS)
     (first, daemon), (second, other) = host.open(), host.open()
     define(first, daemon, 1)
     wait_until(lambda: len(workers(host)) == 2)  # the one that stays, and the next one of the nursery

@@ -172,6 +172,7 @@ def test_when_a_worker_retires(name: str, value: int | None, monkeypatch: pytest
     """It takes no other call when it is old, has grown, or has used most of its CPU time."""
     child = os.fork()
     if child == 0:
+        limits.STAY_BYTES = 1 << 40  # it has the size of this process, unlike the gateway's
         if value is not None:
             setattr(limits, name, value)
         os._exit(42 if WorkerLimits().allow_another() else 43)

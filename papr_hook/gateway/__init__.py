@@ -31,7 +31,7 @@ Calls of the gateway's own
 Limits
     5 calls of a connection are rewritten at the same time, 16 of an identity, 64 of all. Further calls wait. 8 MiB of a
     connection's calls are held. A call is held for 15 s at most. A worker has 5 s of CPU time and 20 s for a call, and
-    256 MiB of address space. It takes calls for 10 s, and waits 2 s for the next one. 20 connections of a user may wait
+    256 MiB of address space. It takes calls for 10 s, and waits 2 s for the next one. 10 connections of a user may wait
     for libvirt to let them in. A packet has at most 128 KiB before that, and libvirt's own limit after it. A side that
     does not read has at most one packet and 256 KiB waiting for it. An attach lock expires after 30 s. A process writes
     20 lines to the journal in 10 s.

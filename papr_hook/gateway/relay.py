@@ -33,9 +33,10 @@ RETRY = 0.02
 TICK = 0.25
 """Seconds between two looks at the deadlines."""
 
-MAX_ANONYMOUS = 20
-"""Connections of one user that libvirt has not let in. More of them wait, as they would in front of libvirt
-(max_anonymous_clients in its libvirtd.conf). Root needs no authentication, so libvirt never counts it there."""
+MAX_ANONYMOUS = 10
+"""Connections of one user that libvirt has not let in. More of them wait in front of it. That is half of what libvirt
+has for all users (max_anonymous_clients in its libvirtd.conf): while those are taken, it accepts nobody. Root needs no
+authentication, so libvirt never counts it there."""
 
 MAX_WORKERS = 16
 """Workers of one user at the same time. More calls wait."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,29 +11,16 @@ import pytest
 from tests.harness.booted_host import BootedHost
 from tests.helpers.installation import (
     CONF,
-    CROWDED,
     GATEWAY,
     OURS_IN_DIR,
     UPSTREAM,
     answers,
     assert_not_judged,
     ours,
-    pci_roots,
     snapshot,
 )
+from tests.helpers.packages import build, is_gated
 from tests.helpers.paths import PROJECT
-
-
-def build(builder: str, into: Path, version: str = "") -> Path:
-    """Build a package of the project, as another version if one is named."""
-    source = into / "source"
-    shutil.copytree(PROJECT, source, ignore=shutil.ignore_patterns(".git", "__pycache__"))
-    if version:
-        init = source / "papr_hook/__init__.py"
-        init.write_text(init.read_text().replace('__version__ = "', f'__version__ = "{version}.'))
-    subprocess.run([source / "packaging" / builder, into / "built"], check=True, capture_output=True)
-    (built,) = (into / "built").iterdir()
-    return built
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +75,6 @@ def add(host: BootedHost, package: Path) -> None:
 def apt(host: BootedHost, *args: str) -> None:
     """Run apt-get without questions."""
     host.sh(f"DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends {' '.join(args)}")
-
-
-def is_gated(host: BootedHost) -> bool:
-    """Return whether a guest is laid out on its way to libvirt."""
-    host.virsh("define", "/dev/stdin", input=CROWDED)
-    try:
-        return pci_roots(host) > 1
-    finally:
-        host.virsh("undefine", "crowd")
 
 
 def test_install(packaged: BootedHost) -> None:

@@ -14,18 +14,20 @@ PYTHON=/usr/bin/python3 # no other: AppArmor lets a hook of libvirt run what is 
 DISK_KIB=8192           # an installation takes a quarter of that
 
 action=install dry_run='' root='' libvirt=''
+untested=''                                  # whether the host may be one on which papr-hook is untested
 options=()                                   # for the installer
 manager=() refresh=() download=''            # the package manager: commands, and the option that only downloads
 packages=() extras=() stayed=''              # needed, useful, and what a failure does not undo
 
 usage() {
     cat <<END
-usage: $self [--hook-only] [--dry-run] [--root DIR]  install papr-hook, or upgrade it
-       $self --uninstall [--dry-run] [--root DIR]    uninstall papr-hook
-       $self --try                                   show what papr-hook does, without installing it
+usage: $self [--hook-only | --enforcing] [--dry-run] [--root DIR]  install papr-hook, or upgrade it
+       $self --uninstall [--dry-run] [--root DIR]  uninstall papr-hook
+       $self --try                                 show what papr-hook does, without installing it
 
   --hook-only  do not enable the gateway: non-compliant guests are refused once, no socket
                of libvirt is moved, and polkit can prompt clients for a password
+  --enforcing  enable the gateway although the host enforces SELinux, where it is untested
   --dry-run    print what would be done
   --root DIR   install below DIR for packaging: no checks, no dependencies, no daemon reload
   --try        on Debian: boot a sample guest on a throwaway libvirt host
@@ -56,7 +58,8 @@ parse() {
         case $1 in
         --uninstall) action=uninstall ;;
         --try) action=try ;;
-        --hook-only) options+=(--hook-only) ;;
+        --hook-only) options+=(--hook-only) untested=yes ;;
+        --enforcing) untested=yes ;;
         --dry-run) dry_run=yes options+=(--dry-run) ;;
         --root)
             [ -n "${2-}" ] || status=2 fail "--root needs a directory"
@@ -74,6 +77,14 @@ parse() {
     "try "?*) status=2 fail "--try takes no other option" ;;
     uninstall*--hook-only*) status=2 fail "--uninstall removes everything: it does not take --hook-only" ;;
     esac
+}
+
+# check_selinux: no host that enforces SELinux has run papr-hook yet, and libvirt's clients would depend on it.
+check_selinux() {
+    if [ -z "$untested" ] && [ "$(cat /sys/fs/selinux/enforce 2>/dev/null)" = 1 ]; then
+        fail "this host enforces SELinux, where papr-hook is untested: --hook-only leaves libvirt's socket alone," \
+            "--enforcing enables the gateway all the same; nothing has changed"
+    fi
 }
 
 check_distribution() {
@@ -186,6 +197,7 @@ main() {
     fi
     check_python
     if [ "$action$root" = install ]; then
+        check_selinux
         check_distribution
         check_libvirt
         find_packages

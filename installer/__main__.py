@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from papr_hook.gateway.setup.host import DAEMONS, Host, Init
 from papr_hook.gateway.setup.plan import Command, Plan, plan_disable, plan_enable, removals
 from papr_hook.gateway.setup.transaction import FileChange, RemovePath, remove
 
-from . import report
+from . import report, selinux
 from .files import CONF, SHARE, Installation
 
 SOURCE = Path(__file__).resolve().parent.parent
@@ -70,17 +69,22 @@ def _parse(argv: Sequence[str]) -> Args:
 def _install(args: Args) -> Iterator[str]:
     host = Host(args.root or Path("/"))
     files = Installation(host.root, SOURCE)
-    hook = files.choose_hook(tuple(int(part) for part in args.libvirt.split(".")) if args.libvirt else None)
+    has_selinux = args.root is None and selinux.has_policy(host)
+    version = tuple(int(part) for part in args.libvirt.split(".")) if args.libvirt else None
+    hook = files.choose_hook(version, labelled=has_selinux)
     gateway, plan = _gateway_plan(args, host)
     units = not args.hook_only and (args.root is not None or host.init() in (Init.SYSTEMD, Init.OFFLINE))
     plan = _with_files(plan, files.changes(hook, units=units, compiles=args.root is None), host)
+    if args.root is None:
+        plan = _with_labels(plan, host, has_selinux)
     lines = list(report.installed(files, hook, plan, gateway, dry_run=args.dry_run, below=str(args.root or "")))
+    if has_selinux:
+        lines.append(report.selinux(enforcing=selinux.is_enforcing(host), dry_run=args.dry_run))
     if not args.dry_run:
         apply(plan, host)
     yield from lines
     if args.dry_run or args.root is not None:
         return
-    _relabel(plan.changes)
     yield from _tell_daemons(host, plan)
     yield from report.next_steps(bool(plan.gated), _autostart())
 
@@ -103,6 +107,9 @@ def _uninstall(args: Args) -> Iterator[str]:
     plan = plan_disable(host, SOURCE) if args.root is None else Plan(changes=tuple(removals(host, ())))
     changes = files.removals()
     plan = _with_files(replace(plan, changes=()), [*plan.changes, *changes], host)
+    if args.root is None and selinux.has_policy(host) and selinux.is_loaded(host):
+        load, remove_modules = selinux.load_modules(), selinux.remove_modules()
+        plan = replace(plan, commands=(*plan.commands, remove_modules), restore=(load, *plan.restore))
     removed = [
         change.path
         for change in plan.changes
@@ -130,10 +137,14 @@ def _with_files(plan: Plan, changes: Sequence[FileChange], host: Host) -> Plan:
     return plan
 
 
-def _relabel(changes: Sequence[FileChange]) -> None:
-    """Give new files the SELinux label of their place, on hosts that have labels."""
-    with contextlib.suppress(FileNotFoundError):
-        subprocess.run(["restorecon", "-R", *(change.path for change in changes)], capture_output=True, check=False)
+def _with_labels(plan: Plan, host: Host, has_selinux: bool) -> Plan:
+    """Return a plan that gives new files their SELinux labels before a service starts from them."""
+    commands = list(selinux.relabel([*(change.path for change in plan.changes), MARKS]))
+    restore: list[Command] = []
+    if has_selinux:
+        commands.insert(0, selinux.load_modules())
+        restore.append(selinux.load_modules() if selinux.is_loaded(host) else selinux.remove_modules())
+    return replace(plan, commands=(*commands, *plan.commands), restore=(*restore, *plan.restore))
 
 
 def _tell_daemons(host: Host, plan: Plan) -> Iterator[str]:

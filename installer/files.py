@@ -57,7 +57,7 @@ class CopyTree(FileChange):
     def stage(self, new: Path, target: Path) -> None:
         new.mkdir()
         # hooks/qemu goes where libvirt looks.
-        for part in ("papr_hook", "systemd", "init.d", "hooks"):
+        for part in ("papr_hook", "systemd", "init.d", "hooks", "selinux"):
             shutil.copytree(self.source / part, new / part, ignore=shutil.ignore_patterns("__pycache__", "qemu"))
         for unit in (new / "systemd").glob("papr-hook-*"):
             unit.unlink()
@@ -174,23 +174,30 @@ class Installation:
             found.append(HOOK_IN_DIR)
         return found
 
-    def choose_hook(self, libvirt: tuple[int, ...] | None) -> str:
+    def choose_hook(self, libvirt: tuple[int, ...] | None, *, labelled: bool = False) -> str:
         """Return where the hook goes, so that a hook of another program is kept.
 
         Args:
             libvirt: The host's version, or None if it is unknown.
+            labelled: Whether SELinux gives the hook a label of its own, which it does in qemu.d only: elsewhere a file
+                of another program may be at the path.
 
         Raises:
             SetupError: This libvirt runs one hook only, and that is another program's.
         """
+        is_old = libvirt is not None and libvirt < HOOK_DIR_LIBVIRT
         if not self._exists(HOOK) or self._is_hook(HOOK):
-            return HOOK
-        if libvirt is not None and libvirt < HOOK_DIR_LIBVIRT:
+            return HOOK_IN_DIR if labelled and not is_old else HOOK
+        if libvirt is not None and is_old:
             raise SetupError(
                 f"{HOOK} belongs to another program, and libvirt {'.'.join(map(str, libvirt))} runs no other hook: "
                 f"remove it, or upgrade to libvirt {'.'.join(map(str, HOOK_DIR_LIBVIRT))} or later"
             )
         return HOOK_IN_DIR
+
+    def has_foreign_hook(self) -> bool:
+        """Return whether another program's hook is where libvirt looks first."""
+        return self._exists(HOOK) and not self._is_hook(HOOK)
 
     def conf_is_kept(self) -> bool:
         """Return whether the configuration differs from what this or the installed version came with."""

@@ -29,7 +29,7 @@ def installed(files: Installation, hook: str, plan: Plan, gateway: str, *, dry_r
     yield f"papr-hook {__version__} {'would be' if dry_run else 'is'} installed{f' below {below}' if below else ''}:"
     yield line(SHARE, "modules and gateway files")
     yield line(COMMAND, "command")
-    yield line(hook, "libvirt hook" if hook == HOOK else f"libvirt hook, after the existing {HOOK}")
+    yield line(hook, f"libvirt hook, after the existing {HOOK}" if files.has_foreign_hook() else "libvirt hook")
     if any(change.path.startswith(f"{UNITS}/") for change in plan.changes):
         yield line(UNITS, "papr-hook-gateway@.service and its sockets")
     yield line(MAN, f"manual pages: {' '.join(files.pages())}")
@@ -38,6 +38,12 @@ def installed(files: Installation, hook: str, plan: Plan, gateway: str, *, dry_r
     yield from gateway_lines(plan, dry_run=dry_run)
     if gateway:
         yield line("no gateway", gateway)
+
+
+def selinux(*, enforcing: bool, dry_run: bool) -> str:
+    """Return what became of SELinux. Args: enforcing: whether the host enforces it; dry_run: see installed()."""
+    text = f"policy module papr-hook {'would be' if dry_run else 'is'} loaded"
+    return line("SELinux", f"{text}; papr-hook is untested where SELinux is enforcing, as here" if enforcing else text)
 
 
 def gateway_lines(plan: Plan, *, dry_run: bool) -> Iterator[str]:

@@ -159,9 +159,10 @@ def judge_security(facts: SecurityFacts) -> Iterator[Diagnostic]:
     """Yield what is found about SELinux and AppArmor."""
     if facts.selinux is not None:
         booleans = "".join(f", {name} is {'on' if value else 'off'}" for name, value in facts.booleans)
-        yield note(Name.SELINUX_STATE, f"SELinux is {facts.selinux}{booleans}")
+        untested = ", where papr-hook is untested" if facts.selinux == "enforcing" else ""
+        yield note(Name.SELINUX_STATE, f"SELinux is {facts.selinux}{untested}{booleans}")
     for line in facts.relabels:
-        yield warning(Name.SELINUX_LABEL, f"{line}: run 'restorecon -Rv /etc/libvirt/hooks /usr/share/papr-hook'")
+        yield warning(Name.SELINUX_LABEL, f"{line}: run 'restorecon -Rv /etc/libvirt/hooks /usr/bin/papr-hook'")
     if facts.denials:
         text = (
             f"{len(facts.denials)} accesses to papr-hook's files were denied since boot: allow them in the policy; "

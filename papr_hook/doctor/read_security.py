@@ -9,8 +9,14 @@ from typing import Final
 from ..gateway.setup.host import Host
 from .facts import SecurityFacts
 
-PATHS: Final = ("/etc/libvirt/hooks", "/etc/papr-hook.conf", "/usr/share/papr-hook", "/run/libvirt/papr-hook")
-"""What the hook reads and writes."""
+PATHS: Final = (
+    "/etc/libvirt/hooks",
+    "/etc/papr-hook.conf",
+    "/usr/bin/papr-hook",
+    "/usr/share/papr-hook",
+    "/run/libvirt/papr-hook",
+)
+"""What the gateway and the hook start from, read and write."""
 
 _BOOLEANS: Final = ("virt_hooks_unconfined",)
 """Of selinux-policy's virt module: whether libvirt's hooks run without SELinux's limits."""

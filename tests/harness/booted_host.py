@@ -56,6 +56,7 @@ PARTS = (
     "init.d",
     "man",
     "papr_hook",
+    "selinux",
     "systemd",
     "demo",
     "tests/__init__.py",

@@ -23,6 +23,8 @@ CLIENTS = "/run/libvirt/libvirt-sock"
 UPSTREAM = "/run/libvirt/upstream/libvirt-sock"
 UNITS = "/usr/lib/systemd/system"
 GATEWAY = "papr-hook-gateway@libvirtd"
+ENFORCING = "mount -t tmpfs none /sys/fs; mkdir /sys/fs/selinux; echo 1 >/sys/fs/selinux/enforce"
+"""Shows what a host that enforces SELinux shows, in a mount namespace of its own."""
 
 CROWDED = """\
 <domain type='qemu'>

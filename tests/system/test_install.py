@@ -288,7 +288,7 @@ def test_root_into_an_empty_tree(host: BootedHost) -> None:
     expected += [f"/usr/share/man/man{page[-1]}/{page}" for page in pages]
     units = host.sh(f"cd {CHECKOUT}/systemd && ls -p | grep -v /").stdout.split()
     expected += [f"{UNITS}/{unit}" for unit in units]
-    drop_ins = host.sh(f"cd {CHECKOUT} && find init.d systemd/*/ -type f").stdout.split()
+    drop_ins = host.sh(f"cd {CHECKOUT} && find init.d selinux systemd/*/ -type f").stdout.split()
     expected += [f"{SHARE}/{file}" for file in drop_ins]
     assert files.split() == sorted(f".{path}" for path in expected)
     assert host.sh("cat /srv/tree/etc/papr-hook.conf").stdout.startswith("[papr-hook]\n")

@@ -21,8 +21,8 @@ from tests.helpers.paths import GOLDEN, PROJECT
 
 LINK = re.compile(r"\]\(([^)#]*)(?:#[^)]*)?\)")
 README_COMMAND = re.compile(r"^    ((?:papr-hook|\./install\.sh|tests/run)\b.*?)(?:  .*)?$", re.MULTILINE)
-OTHER_PROGRAMS = {"apt", "dnf", "install", "journalctl", "systemctl"}
-LANGUAGES = {"", "console", "ini", "js", "sh", "xml"}
+OTHER_PROGRAMS = {"apt", "ausearch", "dnf", "install", "journalctl", "semodule", "systemctl"}
+LANGUAGES = {"", "console", "ini", "js", "sh", "xml", "yaml"}
 
 
 def commands() -> list[tuple[str, list[str]]]:

@@ -232,7 +232,7 @@ def test_security() -> None:
     )
     found = list(judge_security(facts))
     assert named(found) == [("note", "selinux-state"), ("warning", "selinux-label"), ("warning", "access-denied")]
-    assert found[0].text == "SELinux is enforcing, virt_hooks_unconfined is off"
+    assert found[0].text == "SELinux is enforcing, where papr-hook is untested, virt_hooks_unconfined is off"
     assert found[2].text.startswith("2 accesses")
     assert found[2].text.endswith("denied 2")
     assert list(judge_security(SecurityFacts())) == []

@@ -65,11 +65,11 @@ def test_the_wheel_has_the_package(wheel: list[str], files: set[str]) -> None:
 
 
 def test_the_wheel_carries_what_a_packager_places(wheel: list[str], files: set[str]) -> None:
-    """The hooks, units, init scripts, manual pages and completions are in it, below share/."""
+    """The hooks, units, init scripts, policy modules, manual pages and completions are in it, below share/."""
     carried = {name.partition(".data/data/share/")[2] for name in wheel if ".data/" in name}
     expected = {f"man/man{page[-1]}/{Path(page).name}" for page in below(files, "man")}
     expected |= {"bash-completion/completions/papr-hook", "zsh/site-functions/_papr-hook"}
-    expected |= {f"papr-hook/{name}" for name in below(files, "hooks", "init.d", "systemd")}
+    expected |= {f"papr-hook/{name}" for name in below(files, "hooks", "init.d", "selinux", "systemd")}
     assert carried == expected
 
 

@@ -23,7 +23,8 @@ class LimitedService:
         self._host = host
         self._unit = unit
         self._limit = limit
-        self._directories = {name: self._own(name) / f"papr-{host.name}-{os.getpid()}" for name in CONTROLLERS}
+        own = f"papr-{host.name}-{unit.partition('@')[0].partition('.')[0]}-{os.getpid()}"
+        self._directories = {name: self._own(name) / own for name in CONTROLLERS}
         self._version_1 = (VERSION_1 / "memory").is_dir()
 
     def __enter__(self) -> LimitedService:

@@ -75,11 +75,13 @@ def refused(host: BootedHost, prepare: str = "", *args: str) -> str:
     return done.stderr
 
 
-def directly(host: BootedHost, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def directly(
+    host: BootedHost, *args: str, input: str | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run virsh on libvirt's own socket, past a gateway where there is one."""
     found = host.sh(f"ls {host.upstream} {host.clients} 2>/dev/null", check=False).stdout.split()
     socket = host.upstream if host.upstream in found else host.clients
-    return host.run("virsh", "-q", "-c", f"qemu:///system?socket={socket}", *args, check=check)
+    return host.run("virsh", "-q", "-c", f"qemu:///system?socket={socket}", *args, input=input, check=check)
 
 
 @contextlib.contextmanager

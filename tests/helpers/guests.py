@@ -39,9 +39,9 @@ def crowded() -> str:
     return "<controller type='pci' index='0' model='pci-root'/>\n" + nic(1, at(0, 1)) + nic(2, at(0, 2))
 
 
-def old_guest(image: Image, root: Path, devices: str = "", name: str = "g", extra: str = "") -> str:
-    """A definition with a crowded PHB 0."""
-    text = guest.domain(name, image, root / f"{name}.console", devices or crowded(), extra=extra)
+def old_guest(image: Image, root: Path, devices: str = "", name: str = "g", extra: str = "", memory: int = 512) -> str:
+    """A definition with a crowded PHB 0, and some MiB of memory."""
+    text = guest.domain(name, image, root / f"{name}.console", devices or crowded(), extra=extra, memory=memory)
     return text.replace("</name>", "</name><uuid>6a2b0e5c-9a8f-4f0a-8b4f-0123456789ab</uuid>", 1)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,17 @@ RELEASES = ("bookworm", "trixie")
 
 WRITE = (
     "mkdir -p /run/w; (n=0; while :; do n=$((n+1)); printf '%015d\\n' $n | "
-    "dd of=/dev/vda bs=16 seek=$((65536+n%4096)) conv=notrunc 2>/dev/null; echo $n >/run/w/new; "
-    "mv /run/w/new /run/w/n; done) >/dev/null 2>&1 &"
+    "dd of=/dev/vda bs=16 seek=$((65536+n%4096)) conv=notrunc,fsync 2>/dev/null && echo $n >/run/w/new && "
+    "mv /run/w/new /run/w/n || break; sleep 0.1; done) >/dev/null 2>&1 &"
 )
-"""Has a guest write numbers to its disk without end."""
+"""Has a guest write numbers to its disk until that fails, each when the one before is on the disk.
 
-BOOKWORM = pytest.mark.parametrize("make_release_host", ["bookworm"], indirect=True)
+A guest of Debian 12 does not: with QEMU 7.2 under TCG, a sleep may never end after a migration, or the kernel runs out
+of memory. Neither happens with QEMU 10.0 of Debian 13.
+"""
+
+ROUNDS = 10
+"""Migrations there and back."""
 
 MakeHost = Callable[[str], Host]
 
@@ -39,11 +43,16 @@ MakeHost = Callable[[str], Host]
 def make_release_host(request: pytest.FixtureRequest, root: Path, cache: Path) -> Iterator[MakeHost]:
     """Return what starts a host of a release. All of them live as long as the module's tests of that release."""
     release = None if request.param == "bookworm" else make_root(request.param, cache, "none")
+    capabilities = root / f"capabilities-{request.param}"
     hosts: list[Host] = []
 
     def make(name: str) -> Host:
-        hosts.append(Host(root, f"{name}-{request.param}", release=release))
+        known = capabilities if capabilities.exists() else None
+        hosts.append(Host(root, f"{name}-{request.param}", known, release))
         hosts[-1].start()
+        if known is None:
+            hosts[-1].virsh("domcapabilities", "--arch", "ppc64", "--machine", "pseries", "--virttype", "qemu")
+            hosts[-1].save_cache(capabilities)
         return hosts[-1]
 
     yield make
@@ -84,7 +93,7 @@ class Life:
         self.host = host
         self.console = root / "g.console"
         self.console.unlink(missing_ok=True)
-        host.define(old_guest(image, root, crowded() + file_disk(disk, "vda")))
+        host.define(old_guest(image, root, crowded() + file_disk(disk, "vda"), memory=1024))
         host.virsh("start", "g")
         guest.wait_for(self.console)
         self.run("dd if=/dev/urandom of=/dev/vda bs=65536 count=8 conv=notrunc 2>/dev/null; sync")
@@ -115,7 +124,9 @@ class Life:
         return int(self.run("cat /run/w/n"))
 
     def check_writes(self) -> None:
-        """Assert that the guest goes on writing, and that its disk has what it wrote."""
+        """Assert that the guest goes on writing, if it ever did, and that its disk has what it wrote."""
+        if self.host.release is None:
+            return
         before = self.written()
         wait_until(lambda: self.written() > before)
         number = int(self.run("n=$(cat /run/w/n); dd if=/dev/vda bs=16 skip=$((65536+n%4096)) count=1 2>/dev/null"))
@@ -170,7 +181,6 @@ def test_snapshots(life: Life) -> None:
         life.host.virsh("snapshot-delete", "g", name)
 
 
-@BOOKWORM
 def test_external_snapshots(life: Life, north: GatewayHost, root: Path) -> None:
     """A guest that lost its layout gets it back before its external snapshot is deleted, or reverted to and started.
 
@@ -229,45 +239,51 @@ def test_rename_and_clone(life: Life, root: Path, disk: Path) -> None:
     life.check()
 
 
-@BOOKWORM
-def test_migration_to_and_from_a_host_without_papr_hook(life: Life, bare: Host) -> None:
-    """The layout is in the domain XML, so a host without papr-hook keeps it."""
-    life.run(WRITE)
-    north = life.host
-    for target in (bare, north):
-        migrate(life, target)
-        life.check_writes()
+@pytest.fixture(scope="module")
+def moving(north: GatewayHost, image: Image, root: Path) -> Iterator[Life]:
+    """Start a guest that writes to its disk, and that the tests of migrations share."""
+    disk = root / "moving.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"], check=True)
+    one = Life(north.host, image, root, disk)
+    if north.host.release is not None:
+        one.run(WRITE)
+        wait_until(lambda: one.run("ls /run/w") != "")
+    yield one
+    one.host.virsh("destroy", "g", check=False)
+    one.host.virsh("undefine", "g", check=False)
+    disk.unlink()
 
 
-@BOOKWORM
-def test_a_migration_that_is_cancelled(life: Life, south: GatewayHost) -> None:
-    """The guest goes on where it is, and can be migrated afterwards."""
-    life.run(WRITE)
-    life.host.virsh("migrate-setspeed", "g", "1")
-    failed: list[BaseException] = []
-
-    def try_to_migrate() -> None:
-        try:
-            life.host.migrate("g", south.host, "--persistent", "--undefinesource")
-        except subprocess.CalledProcessError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=try_to_migrate)
-    thread.start()
-    wait_until(lambda: "Data processed" in life.host.virsh("domjobinfo", "g", check=False).stdout)
-    time.sleep(1)  # so that it is cancelled in the middle of its memory
-    life.host.virsh("domjobabort", "g")
-    thread.join()
-    assert failed
-    life.check()
-    life.check_writes()
-    assert life.host.virsh("domstate", "g").stdout.strip() == "running"
+def test_a_migration_that_is_cancelled(moving: Life, south: GatewayHost) -> None:
+    """The guest goes on where it is."""
+    moving.host.virsh("migrate-setspeed", "g", "1")
+    with ThreadPoolExecutor() as pool:
+        migration = pool.submit(moving.host.migrate, "g", south.host, "--persistent", "--undefinesource")
+        wait_until(
+            lambda: re.search(r"Data processed: +[1-9]", moving.host.virsh("domjobinfo", "g").stdout) is not None
+        )
+        moving.host.virsh("domjobabort", "g")
+        assert isinstance(migration.exception(), subprocess.CalledProcessError)
+    moving.host.virsh("migrate-setspeed", "g", "1000")
+    moving.check()
+    moving.check_writes()
+    assert moving.host.virsh("domstate", "g").stdout.strip() == "running"
     assert "g" not in south.host.virsh("list", "--all", "--name").stdout.split()
-    life.host.virsh("migrate-setspeed", "g", "1000")
-    here = life.host
-    migrate(life, south.host)
-    life.check_writes()
-    migrate(life, here)
+
+
+def test_migrations_to_and_from_a_host_without_papr_hook(moving: Life, bare: Host) -> None:
+    """The layout is in the domain XML, so a host without papr-hook keeps it."""
+    home = moving.host
+    for target in (bare, home):
+        migrate(moving, target)
+
+
+def test_migrations_there_and_back(moving: Life, south: GatewayHost) -> None:
+    """However often it moves, the guest has its layout, and its disk has what it wrote."""
+    home = moving.host
+    for _ in range(ROUNDS):
+        migrate(moving, south.host)
+        migrate(moving, home)
 
 
 def migrate(life: Life, target: Host) -> None:
@@ -276,3 +292,4 @@ def migrate(life: Life, target: Host) -> None:
     assert "g" not in life.host.virsh("list", "--all", "--name").stdout.split()
     life.host = target
     life.check()
+    life.check_writes()

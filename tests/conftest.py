@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from papr_hook import config
+from tests.harness import guest_image
 from tests.helpers.paths import NO_CORPUS
 
 # A shell starts background processes with SIGINT ignored, and children inherit that. The tests interrupt children.
@@ -48,6 +51,20 @@ class AbsentFile(type(Path())):  # type: ignore[misc] # the class depends on the
     def read_text(self, *args: object, **kwargs: object) -> NoReturn:
         """Raise FileNotFoundError."""
         raise FileNotFoundError(2, os.strerror(2), str(self))
+
+
+@pytest.fixture(scope="session")
+def cache() -> Iterator[Path]:
+    """Make a directory for what is built once, unless PAPR_TEST_CACHE names one that is kept."""
+    with ExitStack() as stack:
+        kept = os.environ.get("PAPR_TEST_CACHE")
+        yield Path(kept or stack.enter_context(tempfile.TemporaryDirectory(prefix="papr-"))).resolve()
+
+
+@pytest.fixture(scope="session")
+def image(cache: Path) -> guest_image.Image:
+    """Build what a test guest boots."""
+    return guest_image.build(cache)
 
 
 @pytest.fixture(scope="session", autouse=True)

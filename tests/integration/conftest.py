@@ -1,12 +1,7 @@
-"""Fixtures with real parts, which need root: hosts with a libvirtd, gateways in front of them, and a guest image.
-
-The guest image is kept in the directory that the environment variable PAPR_TEST_CACHE names. Without it, each run
-builds an image.
-"""
+"""Fixtures with real parts, which need root: hosts with a libvirtd, and gateways in front of them."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image
 from tests.harness.gateway_host import GatewayHost
 from tests.harness.libvirt_host import Host
 from tests.helpers.polling import wait_until
@@ -28,19 +22,6 @@ def root() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="papr-"))
     yield path
     shutil.rmtree(path)
-
-
-@pytest.fixture(scope="session")
-def cache(root: Path) -> Path:
-    """Return the directory for what is built once."""
-    kept = os.environ.get("PAPR_TEST_CACHE")
-    return Path(kept).resolve() if kept else root / "cache"
-
-
-@pytest.fixture(scope="session")
-def image(cache: Path) -> guest_image.Image:
-    """Build what a test guest boots."""
-    return guest_image.build(cache)
 
 
 @pytest.fixture(scope="session")

@@ -5,25 +5,15 @@ Their roots are kept in the directory that the environment variable PAPR_TEST_CA
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.harness import guest_image, modular
+from tests.harness import modular
 from tests.harness.booted_host import NEWEST, RELEASES, BootedHost, make_root, started
-
-
-@pytest.fixture(scope="session")
-def cache() -> Iterator[Path]:
-    """Make a directory for what is built once, where there is none that is kept."""
-    with ExitStack() as stack:
-        kept = os.environ.get("PAPR_TEST_CACHE")
-        yield Path(kept or stack.enter_context(tempfile.TemporaryDirectory(prefix="papr-"))).resolve()
 
 
 @pytest.fixture(scope="session")
@@ -32,12 +22,6 @@ def roots(cache: Path) -> dict[str, Path]:
     with ThreadPoolExecutor() as pool:
         releases = (*RELEASES, NEWEST)
         return dict(zip(releases, pool.map(lambda release: make_root(release, cache), releases)))
-
-
-@pytest.fixture(scope="session")
-def image(cache: Path) -> guest_image.Image:
-    """Build what a test guest boots."""
-    return guest_image.build(cache)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from tests.helpers.paths import PROJECT
 PAGE = PROJECT / "docs/hosts.md"
 
 SYSVINIT = "sysvinit"
+POWER = "power"
 
 NAMES = {
     "bookworm": "Debian 12",
@@ -19,10 +20,11 @@ NAMES = {
     "trixie": "Debian 13",
     MODULAR: "Debian 13 with modular daemons",
     "sid": "Debian sid",
+    POWER: "Debian 12 on emulated POWER",
 }
 """The page's names of the hosts."""
 
-KINDS = (*RELEASES, SYSVINIT, MODULAR, NEWEST)
+KINDS = (*RELEASES, SYSVINIT, MODULAR, NEWEST, POWER)
 """The kinds of hosts that the tests start. A test on each calls assert_described()."""
 
 COLUMNS = ("daemon", "libvirt", "QEMU", "init", "architecture", "kernel's pages")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -24,6 +25,9 @@ from ..virt.redefinition import MAX_TRIES, REDEFINED_ALL_THE_TIME, Redefinition
 
 RECONNECT_SECONDS = 30.0
 """How long a daemon that is restarted may take to answer again."""
+
+BATCH = 16
+"""Guests whose backups are written at the same time."""
 
 _POLL_SECONDS = 0.2
 
@@ -86,7 +90,7 @@ class Host:
 
         Args:
             guest: Its name or UUID.
-            earlier: A plan whose layout is taken if the guest still has the domain XML that it was made from.
+            earlier: A plan whose layout is taken. Whether the guest still has its domain XML is not asked.
         """
         state = None
         try:
@@ -96,27 +100,54 @@ class Host:
             found, name = (state.uuid, state.name) if state is not None else (guest, guest)
             return GuestPlan(found, name, Outcome.FAILED, str(error))
 
-    def adopt(self, plan: GuestPlan) -> GuestPlan:
-        """Define the layout of a guest, and return what was done.
+    def adopt(self, plans: Sequence[GuestPlan]) -> Iterator[GuestPlan]:
+        """Define the layouts of guests, and yield what was done about each.
 
-        The domain XML is read again right before. If another client changed it, the layout is made again.
+        A backup has to be on the disk, which takes as long as libvirt's own definition. So those of some guests are
+        written at the same time.
 
         Args:
-            plan: The plan of a guest that changes.
+            plans: The plans of guests that change.
         """
-        for _ in range(MAX_TRIES):
-            again = self.plan(plan.guest, plan)
-            if again.outcome is not Outcome.CHANGE or again.result is None:
-                return again
-            try:
+        with ThreadPoolExecutor(BATCH) as pool:
+            for start in range(0, len(plans), BATCH):
+                batch = plans[start : start + BATCH]
+                saved = [pool.submit(self._backups.save, plan.guest, plan.before) for plan in batch]
+                done = [self._adopt(plan, backup, pool) for plan, backup in zip(batch, saved)]
+                yield from (_with_backup(plan, confirmed) for plan, confirmed in done)
+
+    def _adopt(self, plan: GuestPlan, saved: Future[None], pool: Executor) -> tuple[GuestPlan, Future[None] | None]:
+        """Define the layout of a guest. Return what was done, and the writing of its backup if it was defined.
+
+        If another client has changed the domain XML since the plan, the layout is made again.
+
+        Args:
+            plan: The plan of the guest.
+            saved: The writing of its backup before the definition.
+            pool: Writes the backup after it.
+        """
+        try:
+            saved.result()
+            earlier: GuestPlan | None = plan
+            for _ in range(MAX_TRIES):
+                again = self.plan(plan.guest, earlier)
+                if again.outcome is not Outcome.CHANGE or again.result is None:
+                    return again, None
+                if earlier is None:
+                    self._backups.save(again.guest, again.before)
                 redefinition = self._redefine(again, again.result.data)
-            except PaprHookError as error:
-                return replace(again, outcome=Outcome.FAILED, reason=str(error))
-            if redefinition is Redefinition.DONE:
-                return again
-            if redefinition is not Redefinition.CHANGED:
-                return replace(again, outcome=Outcome.FAILED, reason=redefinition.value)
-        return replace(plan, outcome=Outcome.FAILED, reason=REDEFINED_ALL_THE_TIME)
+                confirmed = None
+                if redefinition in (Redefinition.DONE, Redefinition.COLLIDED):
+                    after = self._ask(lambda connection: connection.read_domain_xml(plan.guest))
+                    confirmed = pool.submit(self._backups.confirm, plan.guest, after)
+                if redefinition is Redefinition.DONE:
+                    return again, confirmed
+                if redefinition is not Redefinition.CHANGED:
+                    return replace(again, outcome=Outcome.FAILED, reason=redefinition.value), confirmed
+                earlier = None
+        except PaprHookError as error:
+            return replace(plan, outcome=Outcome.FAILED, reason=str(error)), None
+        return replace(plan, outcome=Outcome.FAILED, reason=REDEFINED_ALL_THE_TIME), None
 
     def restore(self, guest: str, force: bool) -> str:
         """Define the domain XML that a guest had before it was adopted.
@@ -150,21 +181,17 @@ class Host:
         return f"{state.name}: restored; effective at {'its next cold' if state.is_running else 'next'} start"
 
     def _redefine(self, plan: GuestPlan, data: bytes) -> Redefinition:
-        """Define a guest's layout with a backup, if the guest is still as planned."""
-        self._backups.save(plan.guest, plan.before)
-        redefinition = self._ask(lambda c: c.redefine_if_unchanged(plan.guest, plan.before, data))
-        if redefinition in (Redefinition.DONE, Redefinition.COLLIDED):
-            self._backups.confirm(plan.guest, self._ask(lambda c: c.read_domain_xml(plan.guest)))
-        return redefinition
+        """Define a guest's layout if the guest is still as planned."""
+        return self._ask(lambda connection: connection.redefine_if_unchanged(plan.guest, plan.before, data))
 
     def _plan(self, state: GuestState, earlier: GuestPlan | None) -> GuestPlan:
         def skip(reason: str) -> GuestPlan:
             return GuestPlan(state.uuid, state.name, Outcome.SKIPPED, reason)
 
-        before = self._ask(lambda connection: connection.read_domain_xml(state.uuid))
-        if earlier is not None and earlier.result is not None and earlier.before == before:
-            result = earlier.result
+        if earlier is not None and earlier.result is not None:
+            before, result = earlier.before, earlier.result
         else:
+            before = self._ask(lambda connection: connection.read_domain_xml(state.uuid))
             analysis = pipeline.analyze(before, self._config)
             if analysis.domain.guest is None:
                 return skip("not a pseries guest")
@@ -210,6 +237,16 @@ class Host:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_POLL_SECONDS)
+
+
+def _with_backup(plan: GuestPlan, confirmed: Future[None] | None) -> GuestPlan:
+    """Return what was done about a guest, after its backup was written."""
+    try:
+        if confirmed is not None:
+            confirmed.result()
+    except PaprHookError as error:
+        return replace(plan, outcome=Outcome.FAILED, reason=str(error))
+    return plan
 
 
 def _read_all(connection: Connection, networks: list[str]) -> list[bytes]:

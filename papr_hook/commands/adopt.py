@@ -71,7 +71,7 @@ def run(args: AdoptArgs, io: Io) -> int:
 def _adopt(args: AdoptArgs, output: _Output, host: Host, guests: Sequence[str]) -> bool:
     """Plan, ask, and lay out. Return whether a guest failed."""
     plans = []
-    for guest in output.progress("reading", guests):
+    for guest in output.progress("reading", guests, len(guests)):
         plan = host.plan(guest)
         plans.append(plan)
         output.print_plan(plan)
@@ -84,8 +84,7 @@ def _adopt(args: AdoptArgs, output: _Output, host: Host, guests: Sequence[str]) 
         return failed
     if not args.yes and not _confirm(output, len(changes)):
         return failed
-    for plan in output.progress("defining", changes):
-        done = host.adopt(plan)
+    for done in output.progress("defining", host.adopt(changes), len(changes)):
         failed |= done.outcome is Outcome.FAILED
         output.print_result(done)
     return failed
@@ -100,7 +99,7 @@ def _restore(args: AdoptArgs, output: _Output, host: Host, guests: Sequence[str]
     if args.dry_run or (not args.yes and not _confirm(output, len(guests))):
         return False
     failed = False
-    for guest in output.progress("restoring", guests):
+    for guest in output.progress("restoring", guests, len(guests)):
         try:
             output.print(host.restore(guest, args.force))
         except PaprHookError as error:
@@ -171,13 +170,13 @@ class _Output:
         else:
             self._print_unchanged(plan)
 
-    def progress(self, what: str, items: Sequence[T]) -> Iterator[T]:
+    def progress(self, what: str, items: Iterable[T], total: int) -> Iterator[T]:
         """Yield items, and show on a terminal how many of them are done."""
-        shown = len(items) >= PROGRESS_FROM and sys.stderr is not None and sys.stderr.isatty()
+        shown = total >= PROGRESS_FROM and sys.stderr is not None and sys.stderr.isatty()
         for number, item in enumerate(items, 1):
             if shown:
-                done = 30 * number // len(items)
-                self.io.warn_open(f"\r{what} [{'#' * done}{' ' * (30 - done)}] {number}/{len(items)}")
+                done = 30 * number // total
+                self.io.warn_open(f"\r{what} [{'#' * done}{' ' * (30 - done)}] {number}/{total}")
             yield item
         if shown:
             self.io.warn("")

@@ -82,10 +82,12 @@ def test_a_daemon_that_restarts(
     restart = threading.Thread(target=host.restart)
     plan = _adoption.Host.plan
 
-    def plan_and_restart(self: _adoption.Host, guest: str) -> _adoption.GuestPlan:
+    def plan_and_restart(
+        self: _adoption.Host, guest: str, earlier: _adoption.GuestPlan | None = None
+    ) -> _adoption.GuestPlan:
         if restart.ident is None and guest != "":
             restart.start()
-        return plan(self, guest)
+        return plan(self, guest, earlier)
 
     monkeypatch.setattr(_adoption.Host, "plan", plan_and_restart)
     ran = papr_hook("adopt", "-c", host.uri, "--backups", str(tmp_path / "backups"), "--yes")

@@ -59,8 +59,11 @@ def _judge_calls(facts: HookFacts, installed_at: float) -> Iterator[Diagnostic]:
         yield error(Name.HOOK_NOT_CALLED, text)
     if call is None:
         yield note(Name.HOOK_CALL, "the hook has not been called since the host booted")
-        return
-    yield _judge_call(call)
+    elif called_at < installed_at:
+        text = f"the hook has not been called since it was installed or changed at {_clock(installed_at)}"
+        yield note(Name.HOOK_CALL, text)
+    else:
+        yield _judge_call(call)
 
 
 def _judge_call(call: HookCall) -> Diagnostic:
@@ -165,8 +168,8 @@ def judge_security(facts: SecurityFacts) -> Iterator[Diagnostic]:
         yield warning(Name.SELINUX_LABEL, f"{line}: run 'restorecon -Rv /etc/libvirt/hooks /usr/bin/papr-hook'")
     if facts.denials:
         text = (
-            f"{len(facts.denials)} accesses to papr-hook's files were denied since boot: allow them in the policy; "
-            f"the last: {facts.denials[-1]}"
+            f"accesses to papr-hook's files that were denied since boot: {len(facts.denials)}; "
+            f"allow them in the policy; the last: {facts.denials[-1]}"
         )
         yield warning(Name.ACCESS_DENIED, text)
 

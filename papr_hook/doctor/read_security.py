@@ -22,6 +22,8 @@ _BOOLEANS: Final = ("virt_hooks_unconfined",)
 """Of selinux-policy's virt module: whether libvirt's hooks run without SELinux's limits."""
 _SELINUX: Final = "/sys/fs/selinux"
 _KERNEL_LOG: Final = ("journalctl", "-q", "-b", "--no-pager", "-o", "cat", "_TRANSPORT=kernel", "+", "_TRANSPORT=audit")
+_RELABELS: Final = ("Would relabel", "restorecon reset")
+"""How restorecon's lines begin, in policycoreutils since 2.6 and before."""
 _DENIED: Final = ('apparmor="DENIED"', "avc:  denied")
 _OURS: Final = ("papr", "libvirt/hooks")
 
@@ -38,7 +40,7 @@ def read_security(host: Host) -> SecurityFacts:
     return SecurityFacts(
         "enforcing" if enforce == "1" else "permissive",
         tuple((name, value.startswith("1")) for name, value in values if value is not None),
-        tuple(line.strip() for line in relabels or () if line.startswith("Would relabel")),
+        tuple(line.strip() for line in relabels or () if line.startswith(_RELABELS)),
         denials,
     )
 

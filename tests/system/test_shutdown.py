@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.harness.booted_host import RELEASES, BootedHost, started
-from tests.helpers.installation import CROWDED, GATEWAY, install
+from tests.harness.booted_host import RELEASES, BootedHost
+from tests.harness.modular import DAEMONS, MODULAR, Boot
+from tests.helpers.installation import CROWDED, install
 
-SOCKETS = "libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket"
+KINDS = [*((release, by) for release in RELEASES for by in ("systemd", "daemon")), (MODULAR, "systemd")]
+"""Kinds of hosts, and who makes the daemon's sockets. virtqemud's units need systemd to make them."""
+
 VM = """\
 [Unit]
-After=libvirtd.service
+After=DAEMONS
 [Service]
 Type=oneshot
 RemainAfterExit=yes
@@ -28,16 +30,20 @@ WantedBy=multi-user.target
 
 
 @contextmanager
-def gated(roots: dict[str, Path], release: str, sockets_by: str) -> Iterator[BootedHost]:
+def gated(boot: Boot, kind: str, sockets_by: str) -> Iterator[BootedHost]:
     """Boot a host with the gateway, and with two guests that units of their own stop."""
-    with started(roots, release, f"{release}-{sockets_by}-down") as host:
+    with boot(kind, f"{kind}-{sockets_by}-down") as host:
         if sockets_by == "daemon":
-            host.sh(f"systemctl stop libvirtd.service {SOCKETS}; systemctl mask {SOCKETS}")
-            host.sh("systemctl start libvirtd.service")
+            sockets = host.units.partition(" ")[2]
+            host.sh(f"systemctl stop {host.units}; systemctl mask {sockets}; systemctl start {host.daemon}")
         install(host)
+        # virtqemud opens a connection to its siblings for each client. At shutdown systemd starts none of them, so a
+        # client gets nowhere unless they run, with a gateway and without.
+        daemons = " ".join(f"{daemon}.service" for daemon in (DAEMONS if kind == MODULAR else [host.daemon]))
+        host.sh(f"systemctl start {daemons}")
         host.write("/etc/default/libvirt-guests", "ON_SHUTDOWN=suspend\n")
-        host.write("/etc/systemd/system/libvirt-guests.service.d/own.conf", "[Unit]\nAfter=libvirtd.service\n")
-        host.write("/etc/systemd/system/vm@.service", VM)
+        host.write("/etc/systemd/system/libvirt-guests.service.d/own.conf", f"[Unit]\nAfter={daemons}\n")
+        host.write("/etc/systemd/system/vm@.service", VM.replace("DAEMONS", daemons))
         host.run("rm", "/etc/systemd/system/libvirt-guests.service")
         host.sh("systemctl daemon-reload; systemctl start libvirt-guests vm@second")
         for name in ("crowd", "second"):
@@ -46,20 +52,18 @@ def gated(roots: dict[str, Path], release: str, sockets_by: str) -> Iterator[Boo
         yield host
 
 
-@pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("sockets_by", ["systemd", "daemon"])
-def test_guests_are_saved(roots: dict[str, Path], release: str, sockets_by: str) -> None:
-    """Units that are ordered after libvirtd use it at shutdown, through the gateway."""
-    with gated(roots, release, sockets_by) as host, host.shut_down("/var/lib/libvirt/qemu/save") as saved:
+@pytest.mark.parametrize(("kind", "sockets_by"), KINDS)
+def test_guests_are_saved(boot: Boot, kind: str, sockets_by: str) -> None:
+    """Units that are ordered after the daemon use it at shutdown, through the gateway."""
+    with gated(boot, kind, sockets_by) as host, host.shut_down("/var/lib/libvirt/qemu/save") as saved:
         assert sorted(os.listdir(saved)) == ["crowd.save", "second.save"]
 
 
-@pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("sockets_by", ["systemd", "daemon"])
-def test_guests_are_saved_where_no_client_came(roots: dict[str, Path], release: str, sockets_by: str) -> None:
-    """The gateway starts with libvirtd: at shutdown, systemd starts no service for a client of its socket."""
-    with gated(roots, release, sockets_by) as host:
-        host.sh(f"systemctl stop libvirtd.service {GATEWAY}; systemctl start libvirtd.service")
-        assert host.sh(f"systemctl is-active {GATEWAY}").stdout == "active\n"
+@pytest.mark.parametrize(("kind", "sockets_by"), KINDS)
+def test_guests_are_saved_where_no_client_came(boot: Boot, kind: str, sockets_by: str) -> None:
+    """The gateway starts with the daemon: at shutdown, systemd starts no service for a client of its socket."""
+    with gated(boot, kind, sockets_by) as host:
+        host.sh(f"systemctl stop {host.daemon}.service {host.gateway}; systemctl start {host.daemon}.service")
+        assert host.sh(f"systemctl is-active {host.gateway}").stdout == "active\n"
         with host.shut_down("/var/lib/libvirt/qemu/save") as saved:
             assert sorted(os.listdir(saved)) == ["crowd.save", "second.save"]

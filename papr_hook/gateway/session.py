@@ -320,11 +320,11 @@ class Session:
 
     def _replace(self, call: PendingCall, first: tuple[int, bytes], then: tuple[int, bytes]) -> None:
         """Send two other calls in place of the client's, whose last reply the client gets as that to its own."""
-        procedure, payload = then
-        packet = protocol.build_packet(procedure, Type.CALL, call.item.packet.serial, Status.OK, payload)
-        self._replaced[self._call(*first)] = _Replaced(call.item, packet)
+        item = call.instead_of or call.item
+        packet = protocol.build_packet(then[0], Type.CALL, item.packet.serial, Status.OK, then[1])
+        self._replaced[self._call(*first)] = _Replaced(item, packet)
         self._finish(call)
-        self._client_calls.discard((call.item.packet.procedure, call.item.packet.serial))
+        self._client_calls.discard((item.packet.procedure, item.packet.serial))
         self._start_workers()
 
     def _replied_instead(self, replaced: _Replaced, reply: PacketWithFds) -> None:

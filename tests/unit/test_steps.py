@@ -9,6 +9,7 @@ from papr_hook.config import Config
 from papr_hook.gateway import protocol
 from papr_hook.gateway.protocol import Packet, Procedure, Status, Type
 from papr_hook.gateway.session import FIRST_SERIAL, HELD_CALL_TIMEOUT
+from papr_hook.gateway.worker_protocol import Message, build_message
 from papr_hook.layout.check import complies
 from tests.helpers.domain_xml import at, domain_xml, nic
 from tests.helpers.talk import DOM, Guests, InlineWorker, MuteWorker, Talk
@@ -107,6 +108,19 @@ def test_a_revert_that_fails(talk: Talk) -> None:
     reply = talk.answer(revert, protocol.error_reply(revert, "no such snapshot").payload, Status.ERROR)
     assert replies(talk) == [(REVERT, 5, 1, reply.payload)]
     assert talk.sent() == []
+
+
+def test_two_calls_for_the_second(talk: Talk) -> None:
+    """Whatever a worker answers, the reply is one to the client's own call."""
+    revert = answer_until(talk, REVERT)
+    talk.worker_class = MuteWorker
+    talk.answer(revert)
+    calls = protocol.uint(REVERT) + protocol.string(b"again") + protocol.uint(START) + protocol.string(b"start")
+    talk.session.from_worker(talk.workers[-1]._call, build_message(Message.DONE_IN_TWO, calls))
+    (second,) = talk.sent()
+    assert second.payload == b"again"
+    talk.answer(second, protocol.error_reply(second, "no").payload, Status.ERROR)
+    assert [reply[:3] for reply in replies(talk)] == [(REVERT, 5, 1)]
 
 
 @pytest.mark.parametrize("fails", ["in time", "to live", "to define"])

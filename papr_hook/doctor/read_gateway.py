@@ -26,7 +26,14 @@ _LISTENING: Final = "0A"
 
 def read_gateway(host: Host) -> GatewayFacts:
     """Return the facts about the gateway. Raises SetupError if a configuration of libvirt cannot be read."""
-    return GatewayFacts(is_enabled(host), tuple(_read_daemon(host, daemon) for daemon in DAEMONS))
+    daemons = [daemon for daemon in DAEMONS if daemon is not LIBVIRTD or not _has_virtproxyd(host)]
+    return GatewayFacts(is_enabled(host), tuple(_read_daemon(host, daemon) for daemon in daemons))
+
+
+def _has_virtproxyd(host: Host) -> bool:
+    """Return whether libvirtd's socket is virtproxyd's, a client of virtqemud itself (libvirt docs/daemons.rst)."""
+    units = host.active_units("virtproxyd.socket", "virtproxyd.service") if host.init() is Init.SYSTEMD else []
+    return bool(units) or host.process_of("virtproxyd") is not None
 
 
 def _read_daemon(host: Host, daemon: Daemon) -> DaemonFacts:

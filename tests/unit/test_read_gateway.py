@@ -13,7 +13,8 @@ import pytest
 
 from papr_hook.doctor import read_gateway as module
 from papr_hook.doctor.read_gateway import read_gateway
-from papr_hook.gateway.setup.host import DAEMONS, Host
+from papr_hook.gateway.setup.host import DAEMONS, Daemon, Host
+from tests.helpers.fake_systemd import FakeHost
 
 
 @pytest.fixture
@@ -49,3 +50,11 @@ def test_sockets(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert libvirtd.upstream.listens
     assert not libvirtd.answers
     assert [f"{one.owner.mode:o}" for one in (libvirtd.clients, libvirtd.upstream) if one.owner] == ["600", "666"]
+
+
+def test_the_socket_of_virtproxyd(tmp_path: Path) -> None:
+    """On a host with modular daemons, libvirtd's socket is not taken for one that bypasses the gateway."""
+    host = FakeHost(tmp_path, Daemon("virtqemud"))
+    assert [daemon.name for daemon in read_gateway(host).daemons] == ["virtqemud", "libvirtd"]
+    host.active.add("virtproxyd.socket")
+    assert [daemon.name for daemon in read_gateway(host).daemons] == ["virtqemud"]

@@ -142,6 +142,13 @@ def test_through_ssh(users: BootedHost, gated: BootedHost, uri: str) -> None:
         assert pci_roots(gated) == 6
 
 
+def test_doctor(gated: BootedHost) -> None:
+    """papr-hook doctor finds the gateway in front of virtqemud, and nothing wrong with virtproxyd's socket."""
+    said = gated.run("papr-hook", "doctor", check=False).stdout
+    assert f"{gated.clients} is the gateway's, in front of {gated.upstream}" in said
+    assert PROXY not in said
+
+
 def test_idle_virtqemud_ends(gated: BootedHost) -> None:
     """virtqemud ends when it has nothing to do, as its units have it; the gateway stays, and a client starts both."""
     gated.write("/etc/default/virtqemud", 'VIRTQEMUD_ARGS="--timeout 1"\n')

@@ -30,7 +30,9 @@ def main(name: str, target: Callable[[bytes], None]) -> None:
     """
     parser = argparse.ArgumentParser(description=f"Fuzz the {name} target.")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (default: 60)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers, without atheris")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the random numbers (default: 1; 0 takes another each time)"
+    )
     parser.add_argument("--corpus", type=Path, help="where to keep the inputs that reach new code, with atheris")
     options = parser.parse_args()
     crashes = CRASHES / name
@@ -40,17 +42,18 @@ def main(name: str, target: Callable[[bytes], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
         child = os.fork()
         if child == 0:
-            explore(target, options.seconds, options.corpus or Path(temporary), [SEEDS / name, crashes])
+            explore(target, options.seconds, options.seed, options.corpus or Path(temporary), [SEEDS / name, crashes])
         status = os.waitpid(child, 0)[1]
     sys.exit(os.waitstatus_to_exitcode(status))
 
 
-def explore(target: Callable[[bytes], None], seconds: float, corpus: Path, kept: list[Path]) -> None:
+def explore(target: Callable[[bytes], None], seconds: float, seed: int, corpus: Path, kept: list[Path]) -> None:
     """Run inputs that coverage guides. libFuzzer ends the process, with a status other than 0 if one failed.
 
     Args:
         target: What takes them.
         seconds: How long.
+        seed: The seed of the random numbers, or 0 for another one each time.
         corpus: Where inputs that reach new code are written. Those that are there are used, too.
         kept: Directories with inputs to start from. The failing input is written to the last one.
     """
@@ -58,7 +61,8 @@ def explore(target: Callable[[bytes], None], seconds: float, corpus: Path, kept:
 
     for directory in (corpus, kept[-1]):
         directory.mkdir(parents=True, exist_ok=True)
-    arguments = [f"-max_total_time={int(seconds)}", f"-max_len={MAX_BYTES}", f"-timeout={SLOW}", "-print_final_stats=1"]
+    limits = [f"-max_total_time={int(seconds)}", f"-max_len={MAX_BYTES}", f"-timeout={SLOW}"]
+    arguments = [*limits, f"-seed={seed}", "-print_final_stats=1"]
     directories = [str(path) for path in (corpus, *kept) if path.is_dir()]
     # The libraries' own code would only cost time.
     for one in gc.get_objects():
@@ -78,7 +82,7 @@ def mutate(target: Callable[[bytes], None], seeds: list[bytes], seconds: float, 
         seed: The seed of the random numbers.
         crashes: Where the failing input is written.
     """
-    numbers = random.Random(seed)
+    numbers = random.Random(seed or None)
     end = time.monotonic() + seconds
     count = 0
     while time.monotonic() < end:

@@ -28,7 +28,7 @@ from tests.helpers.installation import (
 from tests.helpers.polling import wait_until
 
 URI = "qemu:///system?socket="
-CLIENT_PACKAGES = "virtinst libsys-virt-perl ipxe-qemu"
+CLIENT_PACKAGES = "virtinst libsys-virt-perl libvirt-dbus ipxe-qemu"
 NIC = "<interface type='user'><mac address='52:54:00:00:01:{:02x}'/><model type='virtio'/></interface>"
 
 
@@ -173,6 +173,23 @@ def test_virt_install(gated: BootedHost) -> None:
     assert before > 5
     gated.run("virt-xml", "--connect", "qemu:///system", "crowd", "--add-device", "--rng", "/dev/urandom", "--define")
     assert pci_roots(gated, "--inactive") == before + 1
+
+
+def test_libvirt_dbus(gated: BootedHost) -> None:
+    """libvirt-dbus, which Cockpit uses, defines a guest and attaches a device, as a user whom a polkit rule lets in."""
+    call = ("busctl", "call", "org.libvirt")
+    connection = ("/org/libvirt/QEMU", "org.libvirt.Connect")
+    gated.run(*call, *connection, "DomainDefineXML", "s", CROWDED)
+    assert gated.run("ps", "-o", "user=", "-C", "libvirt-dbus").stdout.strip() == "libvirtdbus"
+    found = gated.run(*call, *connection, "DomainLookupByName", "s", "crowd").stdout
+    domain = found.split()[1].strip('"')
+    config = "2"  # VIR_DOMAIN_AFFECT_CONFIG
+    for number in (1, 2):
+        gated.run(*call, domain, "org.libvirt.Domain", "AttachDevice", "su", NIC.format(number), config)
+    gated.sh("kill $(pidof libvirt-dbus)")
+    assert pci_roots(gated) == 6
+    assert gated.run("papr-hook", "check", "-c", "qemu:///system", "crowd").returncode == 0
+    assert gated.virsh("dumpxml", "crowd").stdout.count("<interface") == 2
 
 
 def test_rights(gated: BootedHost) -> None:

@@ -33,6 +33,9 @@ class Pci:
     behind: str | None = None
 
 
+VIRTUAL_FUNCTIONS = {f"0003:01:0{number // 8}.{number % 8}": 20 + number for number in range(1, 23)}
+"""Virtual functions of a NIC, each in an IOMMU group of its own."""
+
 NVLINK2 = ("ibm,gpu", "ibm,nvlink", "ibm,nvlink-speed", "memory-region")
 
 TWO_PORT_NIC = {

@@ -14,6 +14,7 @@ import pytest
 from tests.harness.gateway_host import GatewayHost
 from tests.harness.libvirt_host import Host
 from tests.helpers.polling import wait_until
+from tests.helpers.sysfs import VIRTUAL_FUNCTIONS, write_sysfs
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +73,20 @@ def gateway(root: Path, capability_cache: Path) -> Iterator[GatewayHost]:
         gated.start()
         yield gated
         gated.stop()
+
+
+@pytest.fixture
+def functions(gateway: GatewayHost, root: Path) -> Iterator[list[str]]:
+    """Show libvirt and papr-hook virtual functions that this machine does not have, and return their addresses."""
+    tree = write_sysfs(root / "sys", VIRTUAL_FUNCTIONS)
+    gateway.host.write("/etc/papr-hook.conf", f"[papr-hook]\nsysfs = {tree}\n")
+    gateway.host.run(["mount", "--bind", str(tree / "bus/pci"), "/sys/bus/pci"])
+    yield list(VIRTUAL_FUNCTIONS)
+    gateway.host.run(["umount", "/sys/bus/pci"])
+    gateway.host.run(["rm", "/etc/papr-hook.conf"])
+    for path in sorted(tree.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    tree.rmdir()
 
 
 @pytest.fixture

@@ -12,10 +12,6 @@ from tests.harness.guest_image import Image
 from tests.helpers import client_sequences as sequences
 from tests.helpers.client_sequences import UUID, NovaGuest
 from tests.helpers.guests import complies
-from tests.helpers.sysfs import write_sysfs
-
-FUNCTIONS = {f"0003:01:0{number // 8}.{number % 8}": 20 + number for number in range(1, 23)}
-"""Virtual functions of a NIC, each in an IOMMU group of its own."""
 
 
 @pytest.fixture
@@ -29,20 +25,6 @@ def disks(root: Path) -> Iterator[Path]:
     for file in directory.iterdir():
         file.unlink()
     directory.rmdir()
-
-
-@pytest.fixture
-def functions(gateway: GatewayHost, root: Path) -> Iterator[list[str]]:
-    """Show libvirt and papr-hook virtual functions that this machine does not have, and return their addresses."""
-    tree = write_sysfs(root / "sys", FUNCTIONS)
-    gateway.host.write("/etc/papr-hook.conf", f"[papr-hook]\nsysfs = {tree}\n")
-    gateway.host.run(["mount", "--bind", str(tree / "bus/pci"), "/sys/bus/pci"])
-    yield list(FUNCTIONS)
-    gateway.host.run(["umount", "/sys/bus/pci"])
-    gateway.host.run(["rm", "/etc/papr-hook.conf"])
-    for path in sorted(tree.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    tree.rmdir()
 
 
 def test_nova(gateway: GatewayHost, disks: Path) -> None:

@@ -9,7 +9,9 @@ from lxml import etree
 
 from tests.harness.gateway_host import GatewayHost
 from tests.helpers import documents
+from tests.helpers.client_sequences import domain_xml, hostdev_addresses, nic, nic_addresses
 from tests.helpers.documents import DOCS, blocks
+from tests.helpers.domain_xml import hostdev
 
 IMAGES = "/var/lib/libvirt/images"
 ENVIRONMENT = {"HOME": "/root", "LC_ALL": "C.UTF-8"}
@@ -71,3 +73,20 @@ def test_metadata_by_virsh(gateway: GatewayHost, attributes: str) -> None:
     host.virsh(*command, "--remove")
     host.virsh("start", "--paused", "web")
     assert host.dumpxml("web").count("model='pci-root'") == {"mode='keep'": 8}.get(attributes, vphbs)
+
+
+def test_libvirt_alone(gateway: GatewayHost, functions: list[str]) -> None:
+    """Without papr-hook, devices go where the page about the reasons says."""
+    nics = nic(1) + nic(2)
+    gateway.via_daemon("define", "/dev/stdin", input=domain_xml("alone", [nics, *map(hostdev, functions[:2])]))
+    alone = gateway.via_daemon("dumpxml", "--inactive", "alone").stdout
+    assert [at.domain for at in nic_addresses(alone).values()] == [0, 0]
+    assert sorted(at.domain for at in hostdev_addresses(alone).values()) == [1, 2]
+    assert alone.count("model='pci-root'") == 3
+    gateway.via_daemon("undefine", "alone")
+    gateway.via_daemon("define", "/dev/stdin", input=domain_xml("running", [nics]))
+    gateway.via_daemon("start", "--paused", "running")
+    gateway.via_daemon("attach-device", "running", "/dev/stdin", "--live", input=nic(3))
+    running = gateway.via_daemon("dumpxml", "running").stdout
+    assert [at.domain for at in nic_addresses(running).values()] == [0, 0, 0]
+    assert running.count("model='pci-root'") == 1

@@ -11,6 +11,7 @@ import pytest
 from tests.harness.booted_host import BootedHost
 from tests.helpers.installation import (
     CONF,
+    ENFORCING,
     GATEWAY,
     OURS_IN_DIR,
     UPSTREAM,
@@ -123,3 +124,14 @@ def test_remove_and_purge(packaged: BootedHost, deb: Path) -> None:
     apt(packaged, "purge", "papr-hook")
     assert answers(packaged)
     assert [line for line in ours(snapshot(packaged)) if "/usr/share/python3" not in line] == []
+
+
+def test_an_enforcing_host_gets_no_gateway(packaged: BootedHost) -> None:
+    """Where SELinux is enforcing, the package says so before its files are there, and the gateway stays off."""
+    packaged.write("/srv/enforcing", f"{ENFORCING}\ndpkg -i /srv/papr-hook.deb 2>&1\n")
+    try:
+        done = packaged.run("unshare", "-m", "sh", "-e", "/srv/enforcing")
+        assert "papr-hook is untested: the gateway is not enabled" in done.stdout
+        assert not is_gated(packaged)
+    finally:
+        apt(packaged, "purge", "papr-hook")

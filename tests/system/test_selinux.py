@@ -253,7 +253,7 @@ def permissive(host: BootedHost, directory: Path) -> list[str]:
     """Return the domains of a host's policy that are permissive."""
     file = directory / "policy.33"
     file.write_bytes(host.outside(POLICY).read_bytes())
-    return re.findall(r"\bpapr_hook_\w+", read("seinfo", "--permissive", file))
+    return re.findall(r"\bpapr_hook_\w+", read("seinfo", file, "--permissive"))
 
 
 def test_an_administrator_enforces_the_policy(labelled: BootedHost, tmp_path: Path) -> None:
@@ -268,13 +268,13 @@ def test_an_administrator_enforces_the_policy(labelled: BootedHost, tmp_path: Pa
 def test_a_policy_that_does_not_load_changes_nothing(labelled: BootedHost) -> None:
     """If semodule fails, the files and the module of the installed version stay."""
     labelled.sh(f"echo '(allow no_such_t self (file (read)))' >>{MODULE}")
-    before = snapshot(labelled)
+    before, loaded = snapshot(labelled), modules(labelled)
     done = labelled.run(INSTALL, check=False)
     assert done.returncode == 1
     assert one_line(done.stderr)
     assert re.fullmatch("install.sh: 'semodule .*' failed: .*; nothing has changed\n", done.stderr)
     assert snapshot(labelled) == before
-    assert modules(labelled) == ["papr-hook"]
+    assert modules(labelled) == loaded
     assert answers(labelled)
 
 
@@ -292,7 +292,7 @@ def test_the_rpm_package_loads_and_removes_the_modules(plain: BootedHost, before
     package = build("build-rpm", tmp_path)
     plain.run("sh", "-c", "cat >/srv/papr-hook.rpm", input=package.read_bytes())
     plain.sh("rpm --nodeps --force-debian -i /srv/papr-hook.rpm")
-    assert modules(plain) == ["papr-hook"]
+    assert "papr-hook" in modules(plain)
     assert is_gated(plain)
     plain.sh("rpm --nodeps --force-debian -e papr-hook")
     assert modules(plain) == []

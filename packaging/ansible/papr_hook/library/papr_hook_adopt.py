@@ -12,7 +12,8 @@ module: papr_hook_adopt
 short_description: Lay out the guests of a libvirt host with papr-hook
 description:
   - Runs C(papr-hook adopt). In check mode nothing changes.
-  - The diff has the tree of C(papr-hook show) of each guest that changes, before and after.
+  - The diff has the tree of C(papr-hook show) of each guest that changes, before and after. Without the Python module
+    rich, it has what C(papr-hook plan) prints.
 options:
   uri:
     description: The connection URI of libvirt.
@@ -68,11 +69,14 @@ def run(module: AnsibleModule, argv: list[str]) -> list[str]:
 
 
 def make_diff(module: AnsibleModule, command: str, guest: str) -> dict[str, str]:
-    """Return the tree of a guest before and after."""
+    """Return the tree of a guest before and after, or its plan where papr-hook cannot draw trees."""
     where = ["--connect", module.params["uri"], guest]
-    _, before, _ = module.run_command([command, "show", *where])
-    _, laid_out, _ = module.run_command([command, "layout", *where])
-    _, after, _ = module.run_command([command, "show", "-"], data=laid_out)
+    status, before, _ = module.run_command([command, "show", *where])
+    if status != 0:
+        before, after = "", "\n".join(run(module, [command, "plan", *where])) + "\n"
+    else:
+        _, laid_out, _ = module.run_command([command, "layout", *where])
+        _, after, _ = module.run_command([command, "show", "-"], data=laid_out)
     return {"before_header": guest, "after_header": guest, "before": before, "after": after}
 
 

@@ -31,7 +31,8 @@ TWO_MACS = (mac(1), mac(2))
 
 BOOT_SECONDS = 900.0
 WAIT_SECONDS = 600.0
-POLL_SECONDS = 1.0
+POLL_SECONDS = 3.0
+"""A command in the host takes a second of it."""
 
 
 def domain(name: str, devices: str, *, virt: str = "kvm", extra: str = "") -> str:

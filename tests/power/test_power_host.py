@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from tests.helpers.domain_xml import hostdev
+from tests.helpers.domain_xml import NUMA_CELLS, hostdev
 from tests.helpers.hosts_page import POWER, assert_described
 
 from .guests import (
@@ -141,3 +141,20 @@ def test_an_attach_of_an_endpoint_in_part(host: PowerHost) -> None:
         failed = host.virsh("attach-device", "plug", "/root/function.xml", "--live", check=False)
         assert failed.returncode == 1
         assert "virsh nodedev-detach pci_0003_00_01_1" in failed.stderr
+
+
+def test_an_endpoint_is_completed(host: PowerHost) -> None:
+    """With incomplete_pe = add, the guest gets the other function as well, on the vPHB of its NUMA node."""
+    host.write("/etc/papr-hook.conf", "[papr-hook]\nincomplete_pe = add\n")
+    bound = "".join(f"<memnode cellid='{node}' mode='strict' nodeset='{node}'/>" for node in (0, 1))
+    cells = NUMA_CELLS.replace("memory='1' unit='GiB'", "memory='256' unit='MiB'")
+    xml = domain("added", hostdev(PE[0]) + TWO_NICS, extra=f"{cells}<numatune>{bound}</numatune>")
+    try:
+        with defined(host, "added", xml.replace("<vcpu>1<", "<vcpu>4<")):
+            host.virsh("start", "added")
+            seen = wait_for(host, "added", *PE_MACS)
+            assert len(iommu_groups(seen, *PE_MACS)) == 1
+            assert {device.numa_node for device in seen.devices if device.mac in PE_MACS} == {1}
+            assert addresses(seen) == show(host, "added")
+    finally:
+        host.run("rm", "/etc/papr-hook.conf")

@@ -29,7 +29,9 @@ PACKAGES: Final = (
     "busybox-static",
     "ppc64-diag",
     "powerpc-ibm-utils",
+    "qemu-guest-agent",
     "libc6",
+    "libglib2.0-0",
     "libnuma1",
     "librtas2",
     "librtasevent2",
@@ -44,15 +46,19 @@ PACKAGES: Final = (
     "libpcre2-8-0",
     "libselinux1",
     "libssl3",
+    "libudev1",
+    "liburing2",
     "libzstd1",
 )
 
 # Paths in the packages, which are also the paths in the guest.
-PROGRAMS: Final = ("bin/busybox", "bin/udevadm", "usr/sbin/rtas_errd", "usr/sbin/drmgr")
+PROGRAMS: Final = ("bin/busybox", "bin/udevadm", "usr/sbin/rtas_errd", "usr/sbin/drmgr", "usr/sbin/qemu-ga")
 LIBRARIES: Final = (
     "ld64.so.2",
     "libc.so.6",
     "libm.so.6",
+    "libglib-2.0.so.0",
+    "libgmodule-2.0.so.0",
     "libnuma.so.1",
     "librtas.so.2",
     "librtasevent.so.2",
@@ -66,6 +72,8 @@ LIBRARIES: Final = (
     "liblzma.so.5",
     "libpcre2-8.so.0",
     "libselinux.so.1",
+    "libudev.so.1",
+    "liburing.so.2",
     "libzstd.so.1",
 )
 

@@ -102,6 +102,22 @@ def test_hook_that_libvirt_has_not_found(gated: BootedHost) -> None:
     assert answers(gated)
 
 
+def test_clients_that_come_by_tcp(gated: BootedHost) -> None:
+    """libvirt's socket for TCP is a way past the gateway."""
+    drop_in = "/run/systemd/system/libvirtd-tcp.socket.d"
+    gated.write(f"{drop_in}/local.conf", "[Socket]\nListenStream=\nListenStream=127.0.0.1:16509\n")
+    # The daemon takes over only sockets that were there before it.
+    gated.sh("systemctl daemon-reload; systemctl stop libvirtd; systemctl start libvirtd-tcp.socket")
+    try:
+        assert answers(gated)
+        assert examine(gated) == {"network-clients": "warning"}
+    finally:
+        gated.sh(f"systemctl stop libvirtd libvirtd-tcp.socket; rm -r {drop_in}; systemctl daemon-reload")
+        gated.sh("systemctl start libvirtd")
+    assert answers(gated)
+    assert examine(gated) == {}
+
+
 def test_gateway_that_is_stopped(gated: BootedHost) -> None:
     """Nobody listens at the clients' socket; the remedy that is named helps."""
     gated.run("systemctl", "stop", SOCKET_UNIT)

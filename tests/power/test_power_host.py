@@ -1,6 +1,6 @@
 """papr-hook on a POWER host: KVM guests with passed-through PCI devices, as libvirt and the guests' Linux see them.
 
-The tests share one host.
+The tests share one host and run in their order: guests, a reboot, the removal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from tests.helpers.domain_xml import NUMA_CELLS, hostdev
+from tests.helpers.domain_xml import NUMA_CELLS, hostdev, nic
 from tests.helpers.hosts_page import POWER, assert_described
 
 from .guests import (
@@ -25,7 +25,7 @@ from .guests import (
     wait_for,
     wait_until,
 )
-from .host import NICS, PowerHost
+from .host import CHECKOUT, NICS, PowerHost
 
 pytestmark = pytest.mark.power
 
@@ -158,3 +158,48 @@ def test_an_endpoint_is_completed(host: PowerHost) -> None:
             assert addresses(seen) == show(host, "added")
     finally:
         host.run("rm", "/etc/papr-hook.conf")
+
+
+def test_a_managed_save(host: PowerHost) -> None:
+    """A guest without passed-through devices is saved, and runs again with the same layout."""
+    with defined(host, "saved", domain("saved", TWO_NICS)):
+        host.virsh("start", "saved")
+        assert addresses(wait_for(host, "saved", *TWO_MACS)) == show(host, "saved")
+        assert locked_memory_kib(host, "saved") == planned_locked_memory(host, "saved")
+        before = show(host, "saved")
+        host.virsh("managedsave", "saved")
+        host.virsh("start", "saved")
+        assert host.virsh("domstate", "saved").stdout.strip() == "running"
+        assert show(host, "saved") == before
+
+
+def test_guests_start_with_the_host(host: PowerHost) -> None:
+    """After a reboot, guests on autostart run: one that was adopted, and one that nothing had laid out."""
+    with (
+        defined(host, "adopted", domain("adopted", TWO_NICS), UPSTREAM),
+        defined(host, "late", domain("late", nic(4) + nic(5)), UPSTREAM),
+    ):
+        host.run("papr-hook", "adopt", "--yes", "adopted")
+        assert complies(host, "adopted")
+        assert not complies(host, "late")
+        for name in ("adopted", "late"):
+            host.run("virsh", "-q", "-c", UPSTREAM, "autostart", name)
+        host.reboot()
+        for name in ("adopted", "late"):
+            wait_until(host, f"virsh -q domstate {name} | grep -q running")
+            assert complies(host, name)
+
+
+def test_the_removal(host: PowerHost) -> None:
+    """Nothing of papr-hook is left, and libvirt answers at its own socket."""
+    host.run(f"{CHECKOUT}/install.sh", "--uninstall")
+    files = "/usr/bin/papr-hook /usr/share/papr-hook /etc/libvirt/hooks/qemu /run/libvirt/upstream"
+    assert host.sh(f"ls -d {files} /usr/lib/systemd/system/papr-hook*", check=False).stdout == ""
+    assert host.virsh("uri").stdout.strip() == "qemu:///system"
+
+
+def test_apparmor_denied_nothing(bare: PowerHost) -> None:
+    """AppArmor recorded what it allowed and denied, and denied no access by papr-hook or to its files."""
+    log = bare.sh("cat /var/log/audit/audit.log*").stdout
+    assert 'apparmor="STATUS"' in log
+    assert [line for line in log.splitlines() if "DENIED" in line and "papr" in line] == []

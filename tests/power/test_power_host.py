@@ -92,7 +92,7 @@ def test_the_locked_memory_of_an_emulated_guest(host: PowerHost) -> None:
 def test_a_whole_endpoint(host: PowerHost) -> None:
     """Both functions are on one vPHB and in one group of the guest's Linux, where papr-hook show has them.
 
-    Another card is attached to the running guest, and detached.
+    Another card is attached to the running guest, and detached. papr-hook doctor finds each device in its place.
     """
     host.write("/root/card.xml", hostdev(ALONE))
     with defined(host, "whole", domain("whole", WHOLE_PE + TWO_NICS)):
@@ -103,6 +103,7 @@ def test_a_whole_endpoint(host: PowerHost) -> None:
         assert len(iommu_groups(seen, *PE_MACS)) == 1
         assert addresses(seen) == show(host, "whole")
         assert locked_memory_kib(host, "whole") == planned_locked_memory(host, "whole")
+        assert host.run("papr-hook", "doctor", "whole").stdout.endswith("whole: nothing is wrong\n")
 
         host.virsh("attach-device", "whole", "/root/card.xml", "--live")
         seen = wait_for(host, "whole", NICS[ALONE])

@@ -1,6 +1,7 @@
 """What other clients did to a guest while it was redefined: libvirt has no call that compares and sets.
 
 libvirt reports each definition with whether the guest was there already, so what came in between is seen afterwards.
+It reports no other edit of a definition, such as an attach for the next start (libvirt's src/qemu/qemu_driver.c).
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ def _installed() -> Iterator[Path]:
         shutil.copytree(PROJECT / "papr_hook", directory / "papr_hook", ignore=shutil.ignore_patterns("__pycache__"))
         compileall.compile_dir(directory / "papr_hook", quiet=1)
         text = HOOK.read_text().replace("lib=/usr/share/papr-hook\n", f"lib={directory}\n")
+        text = text.replace("run=/run/libvirt\n", f"run={directory}\n")
         for name, script in (("qemu", text), ("cat", "#!/bin/sh\ncat\n")):
             (directory / name).write_text(script)
             (directory / name).chmod(0o755)

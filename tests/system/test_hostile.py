@@ -87,8 +87,17 @@ def service(host: BootedHost) -> Iterator[LimitedService]:
 
 def run_as(host: BootedHost, user: str, program: str, path: str = CLIENTS) -> object:
     """Run a program of a user, and return its result."""
-    argv = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "env", f"PYTHONPATH={SHARE}"]
-    return json.loads(host.run(*argv, "python3", "-c", f"{LIBRARY}\n{program}\n{ECHO}", path).stdout)
+    return json.loads(host.run(*python_of(user, f"{program}\n{ECHO}", path)).stdout)
+
+
+def command_of(user: str, *argv: str) -> list[str]:
+    """Return the command line that runs a command as a user."""
+    return ["setpriv", "--reuid", user, "--regid", user, "--init-groups", *argv]
+
+
+def python_of(user: str, program: str, path: str) -> list[str]:
+    """Return the command line that runs a program, with LIBRARY, as a user."""
+    return command_of(user, "env", f"PYTHONPATH={SHARE}", "python3", "-c", f"{LIBRARY}\n{program}", path)
 
 
 def popen(host: BootedHost, *argv: str) -> subprocess.Popen[bytes]:
@@ -99,8 +108,7 @@ def popen(host: BootedHost, *argv: str) -> subprocess.Popen[bytes]:
 def seconds(host: BootedHost, user: str, path: str) -> float:
     """Return how long libvirt takes to answer a user's virsh."""
     began = time.monotonic()
-    host.run("setpriv", "--reuid", user, "--regid", user, "--init-groups", "virsh", "-c",
-             f"qemu:///system?socket={path}", "uri")  # fmt: skip
+    host.run(*command_of(user, "virsh", "-c", f"qemu:///system?socket={path}", "uri"))
     return time.monotonic() - began
 
 
@@ -143,8 +151,7 @@ print(json.dumps("held"), flush=True)
 sys.stdin.read()
 """
     cpu, memory = (sum(getattr(service, name) for service in services) for name in ("cpu_seconds", "memory"))
-    argv = ["setpriv", "--reuid", "evil", "--regid", "evil", "--init-groups", "env", f"PYTHONPATH={SHARE}"]
-    with popen(host, *argv, "python3", "-c", f"{LIBRARY}\n{program}", path) as process:
+    with popen(host, *python_of("evil", program, path)) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == b'"held"\n'
@@ -200,8 +207,7 @@ print(json.dumps("held"), flush=True)
 sys.stdin.read()
 """
     direct = min(seconds(host, "good", UPSTREAM) for _ in range(5))
-    argv = ["setpriv", "--reuid", "evil", "--regid", "evil", "--init-groups", "env", f"PYTHONPATH={SHARE}"]
-    with popen(host, *argv, "python3", "-c", f"{LIBRARY}\n{program}", CLIENTS) as process:
+    with popen(host, *python_of("evil", program, CLIENTS)) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == b'"held"\n'
@@ -311,8 +317,7 @@ def test_idle_clients(
     """
     wait_until(lambda: service.memory < 120 << 20)
     before, main = service.memory, service.pid
-    argv = ["prlimit", "--nofile=8192:8192", "setpriv", "--reuid", user, "--regid", user, "--init-groups"]
-    argv += ["env", f"PYTHONPATH={SHARE}", "python3", "-c", f"{LIBRARY}\n{IDLE}", CLIENTS, str(count), opens]
+    argv = ["prlimit", "--nofile=8192:8192", *python_of(user, IDLE, CLIENTS), str(count), opens]
     with popen(host, *argv) as process:
         assert process.stdout is not None
         assert process.stdin is not None

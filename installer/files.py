@@ -12,6 +12,7 @@ from pathlib import Path
 from papr_hook.config import sample_config
 from papr_hook.errors import SetupError
 from papr_hook.gateway.setup.transaction import FileChange, RemovePath, WriteFile, exists, resolve_in, write_new
+from papr_hook.virt.hook_files import FIRST_LIBVIRT_WITH_QEMU_D, is_papr_hook
 
 SHARE = "/usr/share/papr-hook"
 COMMAND = "/usr/bin/papr-hook"
@@ -25,8 +26,6 @@ BASH_COMPLETIONS = "/usr/share/bash-completion/completions"
 ZSH_COMPLETIONS = "/usr/share/zsh/site-functions"
 ZSH_COMPLETIONS_DEBIAN = "/usr/share/zsh/vendor-completions"
 """Debian's zsh looks there instead."""
-HOOK_DIR_LIBVIRT = (6, 5, 0)
-"""The first libvirt that runs the scripts in qemu.d."""
 
 COMMAND_TEXT = f"""\
 #!/usr/bin/python3
@@ -185,13 +184,13 @@ class Installation:
         Raises:
             SetupError: This libvirt runs one hook only, and that is another program's.
         """
-        is_old = libvirt is not None and libvirt < HOOK_DIR_LIBVIRT
+        is_old = libvirt is not None and libvirt < FIRST_LIBVIRT_WITH_QEMU_D
         if not self._exists(HOOK) or self._is_hook(HOOK):
             return HOOK_IN_DIR if labelled and not is_old else HOOK
         if libvirt is not None and is_old:
             raise SetupError(
                 f"{HOOK} belongs to another program, and libvirt {'.'.join(map(str, libvirt))} runs no other hook: "
-                f"remove it, or upgrade to libvirt {'.'.join(map(str, HOOK_DIR_LIBVIRT))} or later"
+                f"remove it, or upgrade to libvirt {'.'.join(map(str, FIRST_LIBVIRT_WITH_QEMU_D))} or later"
             )
         return HOOK_IN_DIR
 
@@ -233,8 +232,7 @@ class Installation:
 
     def _is_hook(self, path: str) -> bool:
         """Return whether a hook is papr-hook's, of any version."""
-        lines = self._head(path).split(b"\n", 2)
-        return len(lines) > 1 and lines[1].startswith(b"# papr-hook")
+        return is_papr_hook(self._head(path).split(b"\n", 2))
 
     def _glob(self, directory: str, pattern: str) -> Iterator[str]:
         for path in sorted(resolve_in(self.root, directory).glob(pattern)):

@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterator
 
 from ..diagnostics import Diagnostic, Name, error, note, warning
+from ..virt.hook_files import FIRST_LIBVIRT_WITH_QEMU_D
 from .facts import DaemonFacts, GatewayFacts, HookCall, HookFacts, LibvirtFacts, SecurityFacts
 
-OLDEST_LIBVIRT = 3_006_000
-"""libvirt 3.6.0, the first that gives a guest more than one PHB."""
-HOOK_DIR_LIBVIRT = 6_005_000
-"""libvirt 6.5.0, the first that runs the hooks in qemu.d (virHookCall in its src/util/virhook.c)."""
+OLDEST_LIBVIRT = (3, 6, 0)
+"""The first libvirt that gives a guest more than one PHB."""
 
 START_SECONDS = 120.0
 """How much later than the hook's call QEMU may start: other hooks run, and libvirt prepares disks and networks."""
@@ -146,11 +145,12 @@ def judge_libvirt(facts: LibvirtFacts, software: str, hook: HookFacts | None) ->
         yield note(Name.VERSIONS, software)
         return
     yield note(Name.VERSIONS, f"libvirt {_version(facts.libvirt)}, QEMU {_version(facts.qemu)}, {software}")
-    if facts.libvirt < OLDEST_LIBVIRT:
+    if _split_version(facts.libvirt) < OLDEST_LIBVIRT:
         text = f"libvirt {_version(facts.libvirt)} gives a guest only one PHB: upgrade to 3.6 or later"
         yield error(Name.LIBVIRT_TOO_OLD, text)
     ours = [file.path for file in hook.files if file.is_ours] if hook is not None else []
-    if facts.libvirt < HOOK_DIR_LIBVIRT and ours and all(path.parent.name == "qemu.d" for path in ours):
+    runs_qemu_d = _split_version(facts.libvirt) >= FIRST_LIBVIRT_WITH_QEMU_D
+    if not runs_qemu_d and ours and all(path.parent.name == "qemu.d" for path in ours):
         text = f"is not run by libvirt {_version(facts.libvirt)}: upgrade to 6.5 or later, or move it to hooks/qemu"
         yield error(Name.LIBVIRT_TOO_OLD, text, str(ours[0]))
     for guest in facts.noncompliant:
@@ -174,9 +174,13 @@ def judge_security(facts: SecurityFacts) -> Iterator[Diagnostic]:
         yield warning(Name.ACCESS_DENIED, text)
 
 
-def _version(number: int) -> str:
+def _split_version(number: int) -> tuple[int, int, int]:
     """Return a version of libvirt or QEMU, which libvirt gives as 1000000 * major + 1000 * minor + release."""
-    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}" if number else "unknown"
+    return number // 1_000_000, number // 1000 % 1000, number % 1000
+
+
+def _version(number: int) -> str:
+    return ".".join(map(str, _split_version(number))) if number else "unknown"
 
 
 def _clock(at: float) -> str:

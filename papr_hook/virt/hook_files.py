@@ -7,12 +7,16 @@ in qemu.d beside it (virHookCall in libvirt's src/util/virhook.c).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 HOOK_DIR: Final = Path("/etc/libvirt/hooks")
 """libvirt's directory of hooks (LIBVIRT_HOOK_DIR in its src/util/virhook.c)."""
+
+FIRST_LIBVIRT_WITH_QEMU_D: Final = (6, 5, 0)
+"""The first libvirt that runs the programs in qemu.d (virHookCall in its src/util/virhook.c)."""
 
 _MARK: Final = b"# papr-hook"
 """How the second line of the hook begins, in every version."""
@@ -56,6 +60,15 @@ def read_hooks(hook_dir: Path = HOOK_DIR) -> tuple[HookFile, ...]:
     return tuple(hook for hook in (_read_hook(file) for file in found) if hook is not None)
 
 
+def is_papr_hook(lines: Sequence[bytes]) -> bool:
+    """Return whether a hook is papr-hook's, of any version.
+
+    Args:
+        lines: The first lines of the hook, two or more if it has them.
+    """
+    return len(lines) > 1 and lines[1].startswith(_MARK)
+
+
 def _read_hook(file: Path) -> HookFile | None:
     """Return a hook, or None if there is no such file. Raises PermissionError."""
     try:
@@ -66,7 +79,7 @@ def _read_hook(file: Path) -> HookFile | None:
         raise
     except OSError:
         return None
-    is_ours = len(lines) > 1 and lines[1].startswith(_MARK)
+    is_ours = is_papr_hook(lines)
     library = next((line[4:] for line in lines if line.startswith(b"lib=")), None) if is_ours else None
     return HookFile(
         file,

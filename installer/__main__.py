@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from papr_hook.config import LIBVIRT_RUN_DIR, STATE_DIR
 from papr_hook.errors import PaprHookError
 from papr_hook.gateway.setup.apply import InterruptedRunError, apply, interruptible, locked
 from papr_hook.gateway.setup.host import DAEMONS, Host, Init
@@ -22,8 +23,8 @@ from .files import CONF, SHARE, Installation
 
 SOURCE = Path(__file__).resolve().parent.parent
 LOCK = "/run/papr-hook.lock"
-MARKS = "/run/libvirt/papr-hook"
-"""What the hook notes about guests that run."""
+NOTES = str(LIBVIRT_RUN_DIR / STATE_DIR)
+"""The directory in which the hook marks guests and notes its last call."""
 INTERRUPTED = 130
 
 
@@ -119,7 +120,7 @@ def _uninstall(args: Args) -> Iterator[str]:
         apply(plan, host)
     yield from report.uninstalled(removed, plan, dry_run=args.dry_run, below=str(args.root or ""))
     if not args.dry_run and args.root is None:
-        remove(host.path(MARKS))
+        remove(host.path(NOTES))
         if removed:
             yield from _tell_daemons(host, plan)
     for path in files.foreign():
@@ -139,7 +140,7 @@ def _with_files(plan: Plan, changes: Sequence[FileChange], host: Host) -> Plan:
 
 def _with_labels(plan: Plan, host: Host, has_selinux: bool) -> Plan:
     """Return a plan that gives new files their SELinux labels before a service starts from them."""
-    commands = list(selinux.relabel([*(change.path for change in plan.changes), MARKS]))
+    commands = list(selinux.relabel([*(change.path for change in plan.changes), NOTES]))
     restore: list[Command] = []
     if has_selinux:
         commands.insert(0, selinux.load_modules())

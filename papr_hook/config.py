@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 CONF = Path("/etc/papr-hook.conf")
 SECTION = "papr-hook"
+LIBVIRT_RUN_DIR = Path("/run/libvirt")
+STATE_DIR = "papr-hook"
+"""papr-hook's directory in the run directory of libvirt. hooks/qemu writes there as well."""
 
 
 class _Word(str, Enum):
@@ -167,7 +170,7 @@ class Config:
         "The directory where libvirt keeps snapshot XML. The hook reads it to recognize a revert.",
     )
     libvirt_run_dir: Path = _setting(
-        Path("/run/libvirt"),
+        LIBVIRT_RUN_DIR,
         path,
         "an absolute path",
         "The run directory of libvirt. Its subdirectory network/ has the active networks, "

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from ..config import LIBVIRT_RUN_DIR, STATE_DIR
 from ..gateway.setup.host import Host
 from .facts import SecurityFacts
 
@@ -14,7 +15,7 @@ PATHS: Final = (
     "/etc/papr-hook.conf",
     "/usr/bin/papr-hook",
     "/usr/share/papr-hook",
-    "/run/libvirt/papr-hook",
+    str(LIBVIRT_RUN_DIR / STATE_DIR),
 )
 """What the gateway and the hook start from, read and write."""
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import journal, pipeline
-from ..config import Config, OnNoncompliantStart, load_config
+from ..config import STATE_DIR, Config, OnNoncompliantStart, load_config
 from ..diagnostics import Diagnostic, Rule
 from ..domainxml.text import MAX_BYTES, parse
 from ..errors import LayoutError, PaprHookError
@@ -85,7 +85,7 @@ def _mark(guest: str, config: Config) -> None:
     try:
         migration_marks.mark(config.libvirt_run_dir, guest)
     except OSError as error:
-        where = config.libvirt_run_dir / "papr-hook"
+        where = config.libvirt_run_dir / STATE_DIR
         journal.log(journal.WARNING, f"guest '{guest}': {where}: {error.strerror}; nothing is refused meanwhile")
 
 
@@ -118,7 +118,7 @@ def _find_exemption(start: _Start, config: Config, arrives: bool) -> str | None:
     if store.may_start_for_snapshot(config.snapshot_dir, start.guest, start.data):
         return "it may be a step of a snapshot's revert or deletion"
     if not migration_marks.can_be_kept(config.libvirt_run_dir, start.guest):
-        return f"it may be a migration, because {config.libvirt_run_dir}/papr-hook cannot be written"
+        return f"it may be a migration, because {config.libvirt_run_dir / STATE_DIR} cannot be written"
     return None
 
 

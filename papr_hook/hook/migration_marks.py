@@ -11,6 +11,8 @@ import contextlib
 import time
 from pathlib import Path
 
+from ..config import STATE_DIR
+
 MAX_AGE = 300.0
 """Lifetime of a mark in seconds: libvirt waits for a guest's job 30 s at most (VIR_JOB_WAIT_TIME in its
 src/conf/virdomainjob.c), and other hooks may take their time."""
@@ -68,4 +70,4 @@ def can_be_kept(run_dir: Path, guest: str) -> bool:
 
 def _file(run_dir: Path, guest: str) -> Path:
     """Return the file of a mark. A guest's name may contain anything but a slash, so a prefix makes it safe."""
-    return run_dir / "papr-hook" / f"incoming-{guest}"
+    return run_dir / STATE_DIR / f"incoming-{guest}"

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import STATE_DIR
 from ..journal import WARNING, log
 
 ATTACH_LOCK_TIMEOUT = 30.0
@@ -127,7 +128,7 @@ def open_attach_locks(run_dir: Path) -> AttachLocks:
     Args:
         run_dir: libvirt's run directory.
     """
-    path = run_dir / "papr-hook" / "attach.lock"
+    path = run_dir / STATE_DIR / "attach.lock"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return AttachLocks(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from papr_hook.config import LIBVIRT_RUN_DIR, STATE_DIR
 from papr_hook.hook import decision
 from tests.helpers.paths import GOLDEN, HOOK, PROJECT
 
@@ -46,7 +47,7 @@ class Script:
     @property
     def note(self) -> Path:
         """The file that has the last call."""
-        return self.log.with_name("papr-hook") / "last-call"
+        return self.log.with_name(STATE_DIR) / "last-call"
 
     @property
     def written(self) -> list[str]:
@@ -64,7 +65,7 @@ def script(tmp_path: Path) -> Script:
         (folder / name).symlink_to(found)
     path = tmp_path / "qemu"
     text = HOOK.read_text().replace("lib=/usr/share/papr-hook\n", f"lib={PROJECT}\n")
-    text = text.replace("run=/run/libvirt\n", f"run={tmp_path}\n")
+    text = text.replace(f"run={LIBVIRT_RUN_DIR}\n", f"run={tmp_path}\n")
     path.write_text(re.sub("/usr/bin/python3", str(folder / "python3"), text))
     path.chmod(0o755)
     made = Script(path, folder, tmp_path / "log")

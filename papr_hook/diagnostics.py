@@ -6,7 +6,7 @@ lists them. Code compares names and severities, and never searches the texts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -150,6 +150,10 @@ class Diagnostic:
     def is_error(self) -> bool:
         """Whether the guest does not comply because of it."""
         return self.severity is Severity.ERROR
+
+    def as_error(self) -> Diagnostic:
+        """Return the finding as an error."""
+        return replace(self, severity=Severity.ERROR)
 
     @property
     def message(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +58,13 @@ class Source:
         """Return a diagnostic as compilers print it: FILE:LINE: error: text [name]."""
         line = f":{diagnostic.line}" if diagnostic.line is not None else ""
         return f"{self.name}{line}: {diagnostic}"
+
+    def print(self, diagnostics: Sequence[Diagnostic], io: Io, *, as_json: bool) -> None:
+        """Print diagnostics, a line each or as a JSON array. Raises what Io.print() raises."""
+        if as_json:
+            io.print(json.dumps([self.to_json(diagnostic) for diagnostic in diagnostics], indent=2))
+        else:
+            io.print(*(self.describe(diagnostic) for diagnostic in diagnostics))
 
     def to_json(self, diagnostic: Diagnostic) -> dict[str, object]:
         """Return a diagnostic as JSON takes it."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 from .. import schema
-from ..diagnostics import Diagnostic, Name, Severity
+from ..diagnostics import Diagnostic, Name
 from ..layout.check import complies
 from ..pipeline import Analysis
 from ._io import Io
@@ -39,11 +37,9 @@ def run(args: CheckArgs, io: Io) -> int:
     analysis = analyze(args, source)
     with source.errors():
         diagnostics = _diagnose(args, analysis)
-    if args.json:
-        io.print(json.dumps([source.to_json(diagnostic) for diagnostic in diagnostics], indent=2))
-    else:
-        lines = [source.describe(diagnostic) for diagnostic in diagnostics]
-        io.print(*(lines or [_all_clear(analysis)]))
+    source.print(diagnostics, io, as_json=args.json)
+    if not diagnostics and not args.json:
+        io.print(_all_clear(analysis))
     return 0 if complies(diagnostics) else 1
 
 
@@ -53,12 +49,9 @@ def _diagnose(args: CheckArgs, analysis: Analysis) -> Sequence[Diagnostic]:
     if args.schema:
         return schema.violations(analysis.domain.data)
     diagnostics = analysis.violations()
-    return [_strict(diagnostic) for diagnostic in diagnostics] if args.strict else diagnostics
-
-
-def _strict(diagnostic: Diagnostic) -> Diagnostic:
-    too_few = diagnostic.name is Name.TOO_FEW_SPARES
-    return replace(diagnostic, severity=Severity.ERROR) if too_few else diagnostic
+    if not args.strict:
+        return diagnostics
+    return [found.as_error() if found.name is Name.TOO_FEW_SPARES else found for found in diagnostics]
 
 
 def _all_clear(analysis: Analysis) -> str:

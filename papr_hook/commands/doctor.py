@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from .. import pipeline
@@ -62,19 +60,13 @@ def run(args: DoctorArgs, io: Io) -> int:
     uri = args.connect or config.uri
     source = Source("host" if args.guest is None else args.guest, b"")
     findings = _examine_host(uri, config) if args.guest is None else _examine_guest(uri, args.guest, config)
-    diagnostics = [_strict(finding) if args.strict else finding for finding in findings]
-    if args.json:
-        io.print(json.dumps([source.to_json(diagnostic) for diagnostic in diagnostics], indent=2))
-    else:
-        io.print(*(source.describe(diagnostic) for diagnostic in diagnostics))
-        if all(diagnostic.severity is Severity.NOTE for diagnostic in diagnostics):
-            io.print(f"{source.name}: nothing is wrong")
+    diagnostics = [
+        finding.as_error() if args.strict and finding.severity is Severity.WARNING else finding for finding in findings
+    ]
+    source.print(diagnostics, io, as_json=args.json)
+    if not args.json and all(diagnostic.severity is Severity.NOTE for diagnostic in diagnostics):
+        io.print(f"{source.name}: nothing is wrong")
     return 1 if any(diagnostic.is_error for diagnostic in diagnostics) else 0
-
-
-def _strict(diagnostic: Diagnostic) -> Diagnostic:
-    is_warning = diagnostic.severity is Severity.WARNING
-    return replace(diagnostic, severity=Severity.ERROR) if is_warning else diagnostic
 
 
 def _examine_host(uri: str, config: Config) -> Iterator[Diagnostic]:

@@ -14,9 +14,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from tests.harness import guest_image
+from tests.harness.startable import Startable
 from tests.helpers.paths import PROJECT
 
 RELEASES = ("bookworm", "trixie")
@@ -92,7 +92,7 @@ def make_root(release: str, directory: Path, init: str = "systemd") -> Path:
     return root
 
 
-class BootedHost:
+class BootedHost(Startable):
     """A host with systemd; a context manager that boots it, ends it, and removes every trace of it."""
 
     INIT = "systemd"
@@ -143,19 +143,6 @@ class BootedHost:
     @property
     def _socket_name(self) -> str:
         return "libvirt-sock" if self.daemon == "libvirtd" else f"{self.daemon}-sock"
-
-    def __enter__(self) -> BootedHost:
-        try:
-            self._boot()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def run(
         self, *argv: str, input: str | bytes | None = None, check: bool = True, timeout: float = 120.0
@@ -211,22 +198,8 @@ class BootedHost:
         finally:
             os.close(number)
 
-    def stop(self) -> None:
-        """End the host, with all its processes and mounts; doing it twice is harmless."""
-        nspawn, self._nspawn = self._nspawn, None
-        if nspawn is not None:
-            # The first has it shut down.
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                nspawn.send_signal(number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    nspawn.wait(STOP_SECONDS)
-                    break
-        if self._cgroup.is_dir():
-            for path, _, _ in os.walk(self._cgroup, topdown=False):
-                os.rmdir(path)
-        self._output.close()
-
-    def _boot(self) -> None:
+    def start(self) -> None:
+        """Boot the host. Raises HostError if it does not boot."""
         self._cgroup.mkdir()
         # Two hosts in one cgroup would take each other's services for their own.
         enter = f'echo $$ >"{self._cgroup}/cgroup.procs" && exec "$@"'
@@ -243,6 +216,21 @@ class BootedHost:
         )
         self._wait("has no first process", self._find_leader)
         self._wait("does not boot", self._booted)
+
+    def stop(self) -> None:
+        """End the host, with all its processes and mounts; doing it twice is harmless."""
+        nspawn, self._nspawn = self._nspawn, None
+        if nspawn is not None:
+            # The first has it shut down.
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                nspawn.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    nspawn.wait(STOP_SECONDS)
+                    break
+        if self._cgroup.is_dir():
+            for path, _, _ in os.walk(self._cgroup, topdown=False):
+                os.rmdir(path)
+        self._output.close()
 
     def _find_leader(self) -> bool:
         assert self._nspawn is not None

@@ -9,10 +9,10 @@ import shutil
 import subprocess
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from .namespaces import PRIVATE, STOP_TIMEOUT, CommandError, HostError, IsolatedTree
+from .startable import Startable
 
 __all__ = ["CommandError", "Host", "HostError"]
 
@@ -53,7 +53,7 @@ remember_owner = 0
 """
 
 
-class Host(IsolatedTree):
+class Host(IsolatedTree, Startable):
     """One libvirt host: a context manager that starts it and removes every trace of it.
 
     Args:
@@ -75,18 +75,6 @@ class Host(IsolatedTree):
         self._capability_cache = capability_cache
         if len(os.fsencode(self.outside(SOCKET))) > MAX_SOCKET_PATH:
             raise ValueError(f"too long for a socket below it: {root}")
-
-    def __enter__(self) -> Host:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def uri(self) -> str:

@@ -13,9 +13,9 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from tests.harness.booted_host import PARTS
+from tests.harness.startable import Startable
 from tests.helpers.paths import PROJECT
 
 from .agent import Agent, AgentError
@@ -79,7 +79,7 @@ Each PHB is an IOMMU group, so the two functions in PCI domain 3 are one PE.
 """
 
 
-class PowerHost:
+class PowerHost(Startable):
     """An emulated POWER host; a context manager that boots it and removes every trace of it."""
 
     def __init__(self, image: PowerImage, qemu_root: Path, directory: Path, boot_seconds: float = BOOT_SECONDS) -> None:
@@ -99,20 +99,6 @@ class PowerHost:
         self._agent = Agent(directory / "agent.sock")
         self.share = directory / "share"
         """What is /mnt/share in the host."""
-
-    def __enter__(self) -> PowerHost:
-        try:
-            self._start()
-            self._wait_until_running("does not boot")
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def run(
         self, *argv: str, input: str = "", check: bool = True, timeout: float = COMMAND_SECONDS
@@ -170,6 +156,11 @@ class PowerHost:
         log = self._directory / "console.log"
         return log.read_text(errors="replace")[-LAST_CHARACTERS:] if log.exists() else "(no console)"
 
+    def start(self) -> None:
+        """Boot the host. Raises PowerError if it does not boot."""
+        self._start_machine()
+        self._wait_until_running("does not boot")
+
     def stop(self) -> None:
         """End the host with all its processes and delete its files. Doing it twice is harmless."""
         self._agent.close()
@@ -183,7 +174,7 @@ class PowerHost:
                     break
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _start(self) -> None:
+    def _start_machine(self) -> None:
         """Start the emulated machine."""
         self.share.mkdir(parents=True)
         overlay = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(self._image.disk)]

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.harness.booted_host import BootedHost
-from tests.helpers.installation import CROWDED, pci_roots
+from tests.helpers.installation import CROWDED, ENFORCING, pci_roots
 from tests.helpers.paths import PROJECT
 
 
@@ -36,3 +36,16 @@ def is_gated(host: BootedHost) -> bool:
         return pci_roots(host) > 1
     finally:
         host.virsh("undefine", "crowd")
+
+
+def assert_not_gated_if_enforcing(host: BootedHost, command: str) -> None:
+    """Install a package where SELinux is enforcing: it says that the gateway is not enabled, and leaves it so.
+
+    Args:
+        host: A host without the package.
+        command: The shell command that installs it.
+    """
+    host.write("/srv/enforcing", f"{ENFORCING}\n{command} 2>&1\n")
+    done = host.run("unshare", "-m", "sh", "-e", "/srv/enforcing")
+    assert "papr-hook is untested: the gateway is not enabled" in done.stdout
+    assert not is_gated(host)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.harness import modular
 from tests.harness.booted_host import NEWEST, RELEASES, BootedHost, make_root, started
+from tests.helpers.installation import CONF, INSTALL, install
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +56,11 @@ def host(request: pytest.FixtureRequest, boot: modular.Boot) -> Iterator[BootedH
     else:
         with boot(request.param) as one:
             yield one
+
+
+@pytest.fixture
+def gated(host: BootedHost) -> Iterator[BootedHost]:
+    """Install papr-hook on a host, with its gateway, and remove it in the end."""
+    install(host)
+    yield host
+    host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall; rm -f {CONF}", check=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +10,6 @@ from tests.harness.booted_host import RELEASES, BootedHost
 from tests.harness.modular import MODULAR
 from tests.helpers.hosts_page import assert_described
 from tests.helpers.installation import (
-    CONF,
     CROWDED,
     INSTALL,
     answers,
@@ -25,14 +23,6 @@ from tests.helpers.installation import (
 )
 
 pytestmark = pytest.mark.parametrize("host", (*RELEASES, MODULAR), indirect=True, scope="module")
-
-
-@pytest.fixture
-def gated(host: BootedHost) -> Iterator[BootedHost]:
-    """A host with a gateway, which it is rid of afterwards."""
-    install(host)
-    yield host
-    host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall; rm -f {CONF}", check=False)
 
 
 def test_the_page_of_hosts_is_true(host: BootedHost) -> None:

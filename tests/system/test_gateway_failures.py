@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,21 +14,12 @@ from tests.helpers.installation import (
     INSTALL,
     answers,
     in_journal,
-    install,
     pci_roots,
     snapshot,
 )
 from tests.helpers.polling import wait_until
 
 pytestmark = pytest.mark.parametrize("host", (*RELEASES, MODULAR), indirect=True, scope="module")
-
-
-@pytest.fixture
-def gated(host: BootedHost) -> Iterator[BootedHost]:
-    """A host with a gateway, which it is rid of afterwards."""
-    install(host)
-    yield host
-    host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall; rm -f {CONF}", check=False)
 
 
 def test_libvirt_that_fails(gated: BootedHost) -> None:

@@ -5,15 +5,12 @@ test_gateway.py and test_gateway_failures.py have what it does in front of any d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.harness.booted_host import BootedHost
 from tests.harness.modular import DAEMONS, MODULAR
 from tests.helpers.installation import (
     CROWDED,
-    INSTALL,
     answers,
     assert_judged,
     crowd,
@@ -58,14 +55,6 @@ def users(host: BootedHost) -> BootedHost:
     """Add a user who may use libvirt, and one who may not."""
     host.sh("useradd -m -s /bin/bash -G libvirt member; useradd -m stranger")
     return host
-
-
-@pytest.fixture
-def gated(host: BootedHost) -> Iterator[BootedHost]:
-    """A host with a gateway, which it is rid of afterwards."""
-    install(host)
-    yield host
-    host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall", check=False)
 
 
 def lays_out(host: BootedHost, uri: str = URIS["its socket"]) -> bool:

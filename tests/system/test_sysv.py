@@ -21,14 +21,6 @@ def host(cache: Path) -> Iterator[BootedHost]:
         yield one
 
 
-@pytest.fixture
-def gated(host: BootedHost) -> Iterator[BootedHost]:
-    """It with a gateway, which it is rid of afterwards."""
-    install(host)
-    yield host
-    host.sh(f"virsh -q destroy crowd; virsh -q undefine crowd; {INSTALL} --uninstall", check=False)
-
-
 def test_the_page_of_hosts_is_true(host: BootedHost) -> None:
     """docs/hosts.md has the host's versions."""
     assert_described(SYSVINIT, host.daemon, lambda *argv: host.run(*argv).stdout)

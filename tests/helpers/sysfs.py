@@ -123,3 +123,14 @@ def _write_device(root: Path, folder: Path, device: Pci) -> None:
 def _link(link: Path, target: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target)
+
+
+def disorder(device: Path) -> None:
+    """Make cyclic and dangling links, a directory for a file and text for a number in the folder of a PCI device."""
+    for name in ("iommu_group", "driver"):
+        (device / name).unlink()
+        (device / name).symlink_to(name)
+    (device / "class").unlink()
+    (device / "class").mkdir()
+    (device / "numa_node").write_text("none\n")
+    (device / "physfn").symlink_to(device / "nowhere")

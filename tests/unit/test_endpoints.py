@@ -214,14 +214,7 @@ def test_vphb_0_has_no_cell(on: Setup) -> None:
 def test_a_sysfs_in_disorder(tmp_path: Path) -> None:
     """Loops, missing links, files that cannot be read and groups that are no numbers: what can be known is."""
     sysfs = hosts.write_host(tmp_path / "sys", hosts.TWO_PORT_NIC)
-    nic = sysfs / "bus/pci/devices/0001:01:00.0"
-    for name in ("iommu_group", "driver"):
-        (nic / name).unlink()
-        (nic / name).symlink_to(name)
-    (nic / "class").unlink()
-    (nic / "class").mkdir()
-    (nic / "numa_node").write_text("none\n")
-    (nic / "physfn").symlink_to(sysfs / "nowhere")
+    hosts.disorder(sysfs / "bus/pci/devices/0001:01:00.0")
     other = sysfs / "bus/pci/devices/0001:01:00.1"
     (other / "iommu_group").unlink()
     (sysfs / "kernel/iommu_groups/five").mkdir()

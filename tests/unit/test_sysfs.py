@@ -65,14 +65,7 @@ def test_no_sysfs(tmp_path: Path) -> None:
 def test_disorder(tmp_path: Path) -> None:
     """Cyclic and dangling links, a directory for a file, and text for a number make single facts unknown."""
     hosts.write_host(tmp_path, hosts.TWO_PORT_NIC)
-    nic = tmp_path / "bus/pci/devices" / str(NIC)
-    for name in ("iommu_group", "driver"):
-        (nic / name).unlink()
-        (nic / name).symlink_to(name)
-    (nic / "class").unlink()
-    (nic / "class").mkdir()
-    (nic / "numa_node").write_text("none\n")
-    (nic / "physfn").symlink_to(tmp_path / "nowhere")
+    hosts.disorder(tmp_path / "bus/pci/devices" / str(NIC))
     assert sysfs.read_devices([NIC], tmp_path) == {NIC: HostDevice(NIC)}
 
 

@@ -103,12 +103,22 @@ def add_settings(parser: argparse.ArgumentParser, names: Sequence[str] = ("spare
         parser: The parser of a command.
         names: The settings, each of which becomes an option.
     """
-    parser.add_argument("--conf", type=Path, metavar="FILE", help=f"configuration file (default: {CONF})")
+    add_conf(parser)
     for name in names:
         field = Config.settings()[name]
         text = field.metadata["doc"].rstrip(".")
         text = f"{text[0].lower()}{text[1:]} (default: from the configuration, else {field.default})"
         parser.add_argument(f"--{name}", metavar="N" if name == "spares" else "DIR", help=text)
+
+
+def add_conf(parser: argparse.ArgumentParser) -> None:
+    """Declare the configuration file."""
+    parser.add_argument("--conf", type=Path, metavar="FILE", help=f"configuration file (default: {CONF})")
+
+
+def add_connect(parser: argparse.ArgumentParser) -> None:
+    """Declare the libvirt connection of a command that always uses one."""
+    parser.add_argument("-c", "--connect", metavar="URI", help="libvirt connection URI (default: the uri setting)")
 
 
 def load_settings(args: SettingsArgs) -> Config:
@@ -128,9 +138,7 @@ def read_source(args: SourceArgs, io: Io) -> Source:
             raise InputError("-c needs the name of a guest")
         with connect(args.connect) as connection:
             return Source(args.source, connection.read_domain_xml(args.source))
-    source = Source("<stdin>" if args.source == "-" else args.source, b"")
-    with source.errors():
-        return replace(source, data=files.read(args.source, io.stdin))
+    return _read_file(args.source, io)
 
 
 def resolve_source(name: str, connect_uri: str | None, default_uri: str, io: Io) -> Source:
@@ -147,11 +155,16 @@ def resolve_source(name: str, connect_uri: str | None, default_uri: str, io: Io)
         PaprHookError: It cannot be read.
     """
     if connect_uri is None and (name == "-" or "/" in name or os.path.exists(name)):
-        source = Source("<stdin>" if name == "-" else name, b"")
-        with source.errors():
-            return replace(source, data=files.read(name, io.stdin))
+        return _read_file(name, io)
     with connect(connect_uri or default_uri) as connection:
         return Source(name, connection.read_domain_xml(name))
+
+
+def _read_file(name: str, io: Io) -> Source:
+    """Return the domain XML in a file, or on standard input for -. Raises PaprHookError."""
+    source = Source("<stdin>" if name == "-" else name, b"")
+    with source.errors():
+        return replace(source, data=files.read(name, io.stdin))
 
 
 def analyze(args: SourceArgs, source: Source) -> pipeline.Analysis:

@@ -8,12 +8,13 @@ from pathlib import Path
 from uuid import UUID
 
 from .. import files, hotplug
-from ..config import CONF, Config, load_config
+from ..config import Config, load_config
 from ..hotplug import Placement
 from ..virt.connection import Connection, connect
 from ..virt.flags import AffectFlag, affected_xmls
 from ..virt.locks import ATTACH_LOCK_TIMEOUT, AttachLock, AttachLocks, open_attach_locks
 from ._io import Io
+from ._options import add_conf, add_connect
 
 _POLL_SECONDS = 0.02
 
@@ -35,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", default="-", metavar="FILE", help="device XML (default: standard input)")
     parser.add_argument("--live", action="store_true", help="attach to the running guest")
     parser.add_argument("--config", action="store_true", help="attach to the persistent domain XML")
-    parser.add_argument("-c", "--connect", metavar="URI", help="libvirt connection URI (default: the uri setting)")
-    parser.add_argument("--conf", type=Path, metavar="FILE", help=f"configuration file (default: {CONF})")
+    add_connect(parser)
+    add_conf(parser)
 
 
 def run(args: AttachArgs, io: Io) -> int:

@@ -24,7 +24,7 @@ from ..gateway.setup.host import Host
 from ..virt.connection import Connection, connect
 from ..virt.flags import XmlFlag
 from ._io import Io
-from ._options import SettingsArgs, Source, add_settings, load_settings
+from ._options import SettingsArgs, Source, add_connect, add_settings, load_settings
 
 AGENT = "org.qemu.guest_agent.0"
 """The name of the agent's channel (libvirt's docs/formatdomain.rst)."""
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("-c", "--connect", metavar="URI", help="libvirt connection URI (default: the uri setting)")
+    add_connect(parser)
     add_settings(parser)
 
 

@@ -19,7 +19,7 @@ from ..model import Guest
 from ..pipeline import Result
 from ..virt.connection import connect
 from ._io import Io
-from ._options import SettingsArgs, Source, add_settings, load_settings, resolve_source
+from ._options import SettingsArgs, Source, add_connect, add_settings, load_settings, resolve_source
 
 
 class PlanArgs(SettingsArgs):
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--all", action="store_true", help="all guests that are defined on the host")
     parser.add_argument("--json", action="store_true", help="print the plans as JSON")
-    parser.add_argument("-c", "--connect", metavar="URI", help="libvirt connection URI (default: the uri setting)")
+    add_connect(parser)
     parser.add_argument("--host-arch", metavar="ARCH", help="architecture assumed if the domain XML names none")
     add_settings(parser)
 

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from .errors import ConfError
+from .records import Record
 
 TYPE_CHECKING = False  # not from typing: the hook waits for each module
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ def _choice(default: _Word, doc: str, words: Mapping[str, str]) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, eq=False, repr=False)
+class Config(Record):
     """The settings of a host; each field is a setting of the configuration file."""
 
     mode: Mode = _choice(

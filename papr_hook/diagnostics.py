@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from .records import Record
+
 
 class Severity(Enum):
     """How much a finding matters: only an error makes a guest non-compliant."""
@@ -125,8 +127,8 @@ _RULES: dict[Name, Rule] = {
 }
 
 
-@dataclass(frozen=True)
-class Diagnostic:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnostic(Record):
     """One finding about a guest, or about the host.
 
     name: its stable name. severity: whether it makes the guest non-compliant. text: the predicate of a sentence

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from .diagnostics import Diagnostic
 from .ranges import Ranges
+from .records import Record
 
 MAX_PHBS = 31
 """PHBs of a pseries guest, target index 0-30: SPAPR_MAX_PHBS in QEMU's include/hw/pci-host/spapr.h.
@@ -39,8 +40,8 @@ class PciAddress:
         return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function:x}"
 
 
-@dataclass(frozen=True)
-class Device:
+@dataclass(frozen=True, eq=False, repr=False)
+class Device(Record):
     """A device that sits on PCI.
 
     Attributes:
@@ -92,8 +93,8 @@ class Device:
         return self.name
 
 
-@dataclass(frozen=True)
-class Phb:
+@dataclass(frozen=True, eq=False, repr=False)
+class Phb(Record):
     """A host bridge of the guest, a pci-root controller.
 
     Attributes:
@@ -111,8 +112,8 @@ class Phb:
     named: bool = False
 
 
-@dataclass(frozen=True)
-class Bridge:
+@dataclass(frozen=True, eq=False, repr=False)
+class Bridge(Record):
     """A PCI controller other than a pci-root, which a pseries guest should not have.
 
     Attributes:
@@ -128,8 +129,8 @@ class Bridge:
     address: PciAddress | None = None
 
 
-@dataclass(frozen=True)
-class Cell:
+@dataclass(frozen=True, eq=False, repr=False)
+class Cell(Record):
     """A NUMA cell of the guest.
 
     Attributes:
@@ -143,8 +144,8 @@ class Cell:
     cpus: Ranges = Ranges()
 
 
-@dataclass(frozen=True)
-class Memory:
+@dataclass(frozen=True, eq=False, repr=False)
+class Memory(Record):
     """A guest's memory in KiB.
 
     Attributes:
@@ -160,8 +161,8 @@ class Memory:
     locked: bool = False
 
 
-@dataclass(frozen=True)
-class Guest:
+@dataclass(frozen=True, eq=False, repr=False)
+class Guest(Record):
     """A pseries guest as its domain XML describes it.
 
     Attributes:
@@ -210,8 +211,8 @@ class Guest:
         return self.commandline_buses | last
 
 
-@dataclass(frozen=True)
-class HostDevice:
+@dataclass(frozen=True, eq=False, repr=False)
+class HostDevice(Record):
     """A PCI device of the host, as far as its sysfs could be read.
 
     Attributes:
@@ -244,8 +245,8 @@ class HostDevice:
         return self.pci_class is not None and self.pci_class >> 8 in (0x0600, 0x0604, 0x0609)
 
 
-@dataclass(frozen=True)
-class HostTopology:
+@dataclass(frozen=True, eq=False, repr=False)
+class HostTopology(Record):
     """What a layout needs to know about the host.
 
     Attributes:
@@ -263,8 +264,8 @@ class HostTopology:
     node_cpus: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Layout:
+@dataclass(frozen=True, eq=False, repr=False)
+class Layout(Record):
     """Where every device of a guest goes.
 
     Attributes:

@@ -13,6 +13,7 @@ from .errors import InputError, LayoutError
 from .host import topology
 from .layout import check, endpoints
 from .model import Guest, HostTopology, Layout
+from .records import Record
 
 TYPE_CHECKING = False  # not from typing: the hook waits for each module
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 # The layout and the writing of it are imported late: most starts that the hook looks at comply and need neither.
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Record):
     """What a layout made of domain XML.
 
     Attributes:
@@ -40,8 +41,8 @@ class Result:
     moves: tuple[NicMove, ...] = ()
 
 
-@dataclass(frozen=True)
-class Analysis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Analysis(Record):
     """Domain XML and what is known about it.
 
     Attributes:

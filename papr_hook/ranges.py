@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .records import Record
 
-@dataclass(frozen=True)
-class Ranges:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ranges(Record):
     """A set of non-negative integers.
 
     Attributes:

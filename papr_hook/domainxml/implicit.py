@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from lxml import etree
 
 from ..errors import InputError
+from ..records import Record
 from . import disks, scsi
 from .values import read_decimal, source_line
 
@@ -24,8 +25,8 @@ MAX_CONTROLLERS = 1024
 """Bounds of our own: libvirt 9.0 crashes on some numbers that are much larger."""
 
 
-@dataclass(frozen=True)
-class ImplicitDevice:
+@dataclass(frozen=True, eq=False, repr=False)
+class ImplicitDevice(Record):
     """A device that libvirt would add.
 
     Attributes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from ..errors import InputError
+from ..records import Record
 from .disks import disk_bus
 from .values import shorten, source_line
 
@@ -22,8 +23,8 @@ USB2_FUNCTIONS = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3
 Reader = Callable[[etree._Element], "str | None"]
 
 
-@dataclass(frozen=True)
-class Rule:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rule(Record):
     """When elements of one kind sit on PCI.
 
     Attributes:

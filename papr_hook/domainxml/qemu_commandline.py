@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from ..records import Record
 from .values import parse_digits, parse_number
 
 QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
@@ -32,8 +33,8 @@ _VIO_NICS = frozenset({"", "spapr-vlan", "ibmveth"})
 """NIC models of -nic and -net that are no PCI device (spapr_machine_init in QEMU's hw/ppc/spapr.c)."""
 
 
-@dataclass(frozen=True)
-class Commandline:
+@dataclass(frozen=True, eq=False, repr=False)
+class Commandline(Record):
     """What a commandline takes.
 
     Attributes:

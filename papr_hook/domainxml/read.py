@@ -10,6 +10,7 @@ from lxml import etree
 
 from ..errors import InputError
 from ..model import MAX_PHBS, Bridge, Device, Guest, PciAddress, Phb
+from ..records import Record
 from . import controllers, numa, scsi, text
 from .details import read_backing, read_model
 from .identity import read_identity, read_rank
@@ -34,8 +35,8 @@ BRIDGE_MODELS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class OtherDomain:
+@dataclass(frozen=True, eq=False, repr=False)
+class OtherDomain(Record):
     """Domain XML, or another document, that is not about a pseries guest.
 
     Attributes:
@@ -49,8 +50,8 @@ class OtherDomain:
     guest: None = None
 
 
-@dataclass(frozen=True)
-class PseriesDomain:
+@dataclass(frozen=True, eq=False, repr=False)
+class PseriesDomain(Record):
     """The domain XML of a pseries guest.
 
     Attributes:

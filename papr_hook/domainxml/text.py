@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from ..errors import InputError
+from ..records import Record
 
 MAX_BYTES = 16_777_216
 """The longest domain XML in bytes. libvirt takes 4 MiB as an argument (REMOTE_STRING_MAX in its
@@ -28,8 +29,8 @@ _DECLARATION_START = re.compile(r"<\?xml\s")
 _TWO_DOMAINS = re.compile(r"</domain\s*>\s*(?:<\?xml\s[^<>]*>\s*)?<domain[\s>]")
 
 
-@dataclass(frozen=True)
-class Document:
+@dataclass(frozen=True, eq=False, repr=False)
+class Document(Record):
     """A decoded document.
 
     Attributes:

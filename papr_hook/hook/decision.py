@@ -19,6 +19,7 @@ from ..diagnostics import Diagnostic, Rule
 from ..domainxml.text import MAX_BYTES, parse
 from ..errors import LayoutError, PaprHookError
 from ..layout.check import complies
+from ..records import Record
 from ..virt import store
 from . import migration_marks
 
@@ -36,8 +37,8 @@ HOOK_PID = "PAPR_HOOK_PID"
 _KEEP = "to start it as it is, set mode='keep' (papr-hook(8))"
 
 
-@dataclass(frozen=True)
-class _Start:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Start(Record):
     """A start that libvirt asks the hook about.
 
     guest: the guest's name. data: the domain XML that it starts with. defined: the domain XML that libvirt keeps for

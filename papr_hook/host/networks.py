@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from ..config import Config
 from ..domainxml.text import parse
 from ..errors import PaprHookError
+from ..records import Record
 
 
-@dataclass(frozen=True)
-class Networks:
+@dataclass(frozen=True, eq=False, repr=False)
+class Networks(Record):
     """Some networks by what their files say.
 
     hostdev: the ones that hand out host devices; unreadable: the ones whose files this user may not read.

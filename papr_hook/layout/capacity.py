@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from ..diagnostics import Diagnostic, Name, error
 from ..model import MAX_PHBS, MAX_SLOT, Guest, Phb
+from ..records import Record
 from .current import CurrentLayout
 
 
-@dataclass(frozen=True)
-class Capacity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Capacity(Record):
     """The vPHBs that a guest can have, and the device groups that need one.
 
     Attributes:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..model import MAX_PHBS, MAX_SLOT, Device, Guest, HostTopology, PciAddress
+from ..records import Record
 from .groups import DeviceGroup, group_devices, is_emulated_nic
 
 
-@dataclass(frozen=True)
-class CurrentLayout:
+@dataclass(frozen=True, eq=False, repr=False)
+class CurrentLayout(Record):
     """A guest with its device groups.
 
     Attributes:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from ..diagnostics import Diagnostic, Name, Severity, warning
 from ..model import Device, Guest, HostDevice, HostTopology, PciAddress
 from ..ranges import Ranges
+from ..records import Record
 from .groups import DeviceGroup, group_devices
 
 _COMPATIBLE_DRIVERS = frozenset({"pci-stub", "pcieport"})
 """Drivers beside VFIO's own that leave a group usable: they do no DMA (driver_managed_dma in their Linux sources)."""
 
 
-@dataclass(frozen=True)
-class Missing:
+@dataclass(frozen=True, eq=False, repr=False)
+class Missing(Record):
     """Members of an endpoint that are not passed through, beside a device that is.
 
     Attributes:

@@ -6,10 +6,11 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from ..model import Device, Guest, HostTopology
+from ..records import Record
 
 
-@dataclass(frozen=True)
-class DeviceGroup:
+@dataclass(frozen=True, eq=False, repr=False)
+class DeviceGroup(Record):
     """Devices that belong on one vPHB together.
 
     Attributes:

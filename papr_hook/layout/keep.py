@@ -6,14 +6,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..model import MAX_PHBS
+from ..records import Record
 from .capacity import Capacity, compute_capacity, reserved_buses, vphb_0_last
 from .current import CurrentLayout
 from .groups import DeviceGroup
 from .order import endpoint_order
 
 
-@dataclass(frozen=True)
-class Kept:
+@dataclass(frozen=True, eq=False, repr=False)
+class Kept(Record):
     """What a layout leaves where it is.
 
     Attributes:

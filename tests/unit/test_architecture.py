@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.paths import PROJECT
 
 LAYERS = (
-    ("errors", "model", "diagnostics", "ranges"),
+    ("errors", "model", "diagnostics", "ranges", "records"),
     ("config", "journal"),
     ("domainxml",),
     ("layout",),

@@ -175,7 +175,7 @@ class Config(Record):
         path,
         "an absolute path",
         "The run directory of libvirt. Its subdirectory network/ has the active networks, "
-        "and papr-hook/ the markers of guests being migrated in or restored.",
+        "and papr-hook/ the marks of guests being migrated in or restored.",
     )
 
     @classmethod

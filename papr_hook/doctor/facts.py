@@ -1,4 +1,4 @@
-"""What papr-hook doctor reads of a host, before it is judged."""
+"""The facts that papr-hook doctor reads of a host, and judge.py judges."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class HookCall:
 
     Attributes:
         at: When, in seconds since 1970.
-        result: passed, refused or failed, as hooks/qemu notes it; "" if the note cannot be read.
-        operation: libvirt's name of it.
+        result: passed, refused or failed, as hooks/qemu notes it, or "" if the note cannot be read.
+        operation: libvirt's name of the operation.
         guest: The guest's name.
     """
 
@@ -41,8 +41,8 @@ class HookFacts:
         directory: libvirt's directory of hooks.
         files: The qemu hooks there, in the order in which libvirt runs them.
         failure: Why Python cannot load the modules of the hook, or "".
-        last_call: Its last call since the host booted, or None.
-        last_start: The guest that was started last of those that run, or None.
+        last_call: The last call of the hook since the host booted, or None if there was none.
+        last_start: Of the guests that run, the one that was started last, or None if no guest runs.
     """
 
     directory: Path

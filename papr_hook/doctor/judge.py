@@ -25,20 +25,20 @@ def judge_hook(facts: HookFacts) -> Iterator[Diagnostic]:
     running = [file for file in ours if file.is_executable]
     if not ours:
         if any(str(file.path) == main for file in facts.files):
-            text = f"belongs to another program, and papr-hook's hook is nowhere: {_AGAIN}, which keeps the other one"
+            text = f"is another program's, and qemu.d has no hook of papr-hook: {_AGAIN}, which keeps the other hook"
             yield error(Name.HOOK_REPLACED, text, main)
         else:
-            yield error(Name.HOOK_MISSING, f"does not exist, and qemu.d has no hook of papr-hook: {_AGAIN}", main)
+            yield error(Name.HOOK_MISSING, f"is missing, and qemu.d has no hook of papr-hook: {_AGAIN}", main)
         return
     for file in ours:
         if not file.is_executable:
             yield error(Name.HOOK_NOT_EXECUTABLE, f"is not executable: run 'chmod 755 {file.path}'", str(file.path))
     for file in running[1:]:
-        text = f"is papr-hook's hook a second time, beside {running[0].path}: remove one of them"
+        text = f"is a second hook of papr-hook, beside {running[0].path}: remove one of them"
         yield warning(Name.HOOK_TWICE, text, str(file.path))
     for file in facts.files:
         if not file.is_ours and file.is_executable:
-            text = "is another program's hook: libvirt runs it as well, and a failure of it refuses the start"
+            text = "is another program's hook: libvirt runs it as well, and refuses the start if it fails"
             yield note(Name.HOOK_BESIDE, text, str(file.path))
     if facts.failure:
         text = f"cannot load its modules, so it lets every guest start: {facts.failure}; {_AGAIN}"
@@ -80,7 +80,7 @@ def judge_gateway(facts: GatewayFacts) -> Iterator[Diagnostic]:
     """Yield what is found about the gateway."""
     if not facts.is_enabled:
         text = (
-            "the gateway is not enabled: guests are not laid out when they are defined or started, but refused once; "
+            "the gateway is not enabled: the hook refuses a non-compliant guest once, and lays it out; "
             "'papr-hook gateway enable' enables it"
         )
         yield note(Name.GATEWAY_OFF, text)
@@ -120,15 +120,12 @@ def _judge_daemon(daemon: DaemonFacts) -> Iterator[Diagnostic]:
         )
         yield error(Name.GATEWAY_SOCKET, text, clients.path)
     for name in daemon.network:
-        text = (
-            f"{name} is open, and clients that come that way bypass the gateway: close it, and have them use "
-            "qemu+ssh://HOST/system"
-        )
+        text = f"{name} is open, and its clients bypass the gateway: close it, and have them use qemu+ssh://HOST/system"
         yield warning(Name.NETWORK_CLIENTS, text)
     if clients.is_link:
         return
     for process in daemon.direct:
-        text = f"is connected to {upstream.path}, past the gateway: have it use {clients.path}"
+        text = f"is connected to {upstream.path}, so it bypasses the gateway: have it use {clients.path}"
         yield warning(Name.DIRECT_CLIENT, text, f"{process.name} (process {process.pid})")
 
 

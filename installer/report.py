@@ -67,8 +67,8 @@ def next_steps(gated: bool, autostart: Iterable[str]) -> Iterator[str]:
     if gated:
         yield "laid out when it is defined, created or started. 'papr-hook adopt' lays out all now."
     else:
-        yield "refused at its next cold start, with the reason, and laid out: it starts when"
-        yield "started again. 'papr-hook adopt' lays out all guests now."
+        yield "refused at its next cold start, and laid out: start it again then."
+        yield "'papr-hook adopt' lays out all guests now."
     names = list(autostart)
     if names:
         yield f"Guests on autostart that do not comply: {' '.join(names)}"

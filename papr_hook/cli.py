@@ -38,8 +38,8 @@ def main(argv: Sequence[str], stdin: BinaryIO, stdout: TextIO) -> int:
         stdout: Where it prints.
 
     Returns:
-        The exit status: 0; 1 if check found an error, or adopt or plan failed for a guest; 2 if the command failed,
-        with one line on standard error.
+        The exit status: 0 for success; 1 if check or doctor found an error, or adopt or plan failed for a guest; 2 if
+        the command failed. Standard error then has one line.
     """
     try:
         from .commands._io import Io

@@ -97,8 +97,8 @@ def read_request(device: bytes, domain_xmls: Sequence[bytes], config: Config) ->
         config: The host's settings.
 
     Returns:
-        The request; it has no views if the device has an address or does not sit on PCI, or if a
-        domain XML is not to be laid out.
+        The request. It has no views if the device has an address, if the device does not sit on PCI, or if a domain
+        XML is not to be laid out.
 
     Raises:
         InputError: An XML is not one that libvirt accepts.
@@ -121,8 +121,8 @@ def keep_address(device: bytes, domain_xmls: Sequence[bytes], config: Config) ->
         config: The host's settings.
 
     Returns:
-        The device XML with the address. It is unchanged if it has an address, if the update is not for the next
-        start, or if the running guest has the device at another address.
+        The device XML with the address. It is unchanged if it has an address, or if the update is not for the next
+        start. It is also unchanged if the running guest has the device at another address.
 
     Raises:
         InputError: An XML is not one that libvirt accepts.

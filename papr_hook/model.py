@@ -16,8 +16,8 @@ from .records import Record
 MAX_PHBS = 31
 """PHBs of a pseries guest, target index 0-30: SPAPR_MAX_PHBS in QEMU's include/hw/pci-host/spapr.h.
 
-The PHBs' windows of 1 TiB each share the 32 TiB from SPAPR_PCI_BASE (32 TiB) to SPAPR_PCI_LIMIT (64 TiB), and the
-first TiB holds the I/O and 32-bit MMIO windows of all: 32 - 1 = 31."""
+Each PHB has a window of 1 TiB in the 32 TiB from SPAPR_PCI_BASE (32 TiB) to SPAPR_PCI_LIMIT (64 TiB). The first TiB
+there holds the I/O and 32-bit MMIO windows of all PHBs: 32 - 1 = 31."""
 
 MAX_SLOT = 31
 """Slots of a pci-root that take a device are 1-31; slot 0 is the bridge's own."""

@@ -47,7 +47,7 @@ def judge_agent(ask: Ask, clock: Callable[[], float] = time.monotonic) -> Diagno
         words = _run_script(ask, clock)
     except (LibvirtError, ValueError, KeyError, TypeError) as error:
         reason = str(error) if isinstance(error, LibvirtError) else "its answer cannot be read"
-        text = f"the guest agent did not tell whether the guest can take hotplugged devices: {reason}"
+        text = f"the guest agent does not report whether the guest can take hotplugged devices: {reason}"
         return note(Name.HOTPLUG_UNKNOWN, text)
     missing = [text for part, text in PARTS.items() if part not in words]
     if missing:

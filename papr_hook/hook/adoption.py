@@ -39,8 +39,8 @@ class Prepared:
 class Adoption:
     """What became of a guest, and what the administrator should know about its layout.
 
-    name: the guest's name, or what it was asked for by. collided: whether another client redefined it at the same
-    moment, so that its edit may be lost.
+    name: the guest's name, or the name or UUID that the caller passed. collided: whether another client redefined it at
+    the same moment, so that its edit may be lost.
     """
 
     name: str
@@ -53,8 +53,8 @@ def adopt(connection: Connection, guest: str, config: Config, prepared: Prepared
     """Lay out a guest's domain XML and redefine the guest with it.
 
     The domain XML is read again right before the guest is redefined. If another client changed it, the layout is
-    made again, so that no edit is lost but in the window of Connection.redefine_if_unchanged(), and that is
-    reported. A guest that was undefined stays so.
+    made again. So an edit is lost only in the window of Connection.redefine_if_unchanged(), and the result reports
+    that. A guest that was undefined stays so.
 
     Args:
         connection: to the guest's host.

@@ -1,11 +1,11 @@
 """Redefine a guest from a detached process, after the hook has exited and the refused start has failed.
 
 libvirt waits until every process that holds the hook's descriptors has exited, and keeps the guest locked until then:
-calling libvirt from the hook would deadlock. The helper process therefore starts its own session, closes what it
-inherited, connects to libvirt while the hook still runs, and redefines the guest only after the hook has exited.
+calling libvirt from the hook would deadlock. The helper process therefore starts its own session and closes what it
+inherited. It connects to libvirt while the hook still runs, and redefines the guest only after the hook has exited.
 
-While libvirt starts the guests on autostart it serves no client, so the helper connects only after that. Nobody
-repeats a refused autostart: the helper starts such a guest itself.
+While libvirt starts the guests on autostart it serves no client, so the helper connects only after that. libvirt does
+not repeat a refused autostart: the helper starts such a guest itself.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ class BootedHost(Startable):
         return Path(f"/proc/{self._leader}/root{path}")
 
     def copy_project(self, to: str = CHECKOUT) -> None:
-        """Copy what an installation needs of the project, anew."""
+        """Copy what an installation needs of the project, in place of an earlier copy."""
         pack = ["tar", "-C", str(PROJECT), "--exclude=__pycache__", "-c", *PARTS]
         packed = subprocess.run(pack, check=True, capture_output=True).stdout
         self.run("sh", "-c", 'rm -rf "$1" && mkdir "$1" && tar -C "$1" -x', "sh", to, input=packed)

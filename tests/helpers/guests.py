@@ -51,7 +51,7 @@ def laid_out(xml: str) -> str:
 
 
 def canonical(xml: str) -> str:
-    """A definition without what libvirt numbers anew at each start."""
+    """Return domain XML in the canonical form of XML."""
     return etree.tostring(etree.fromstring(xml), method="c14n").decode()
 
 

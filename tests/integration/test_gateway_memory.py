@@ -44,7 +44,7 @@ def nics(found: dict[str, str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("undefine", [True, False], ids=["undefined between", "defined over"])
 def test_hard_reboots(gateway: GatewayHost, image: Image, root: Path, disks: dict[str, str], undefine: bool) -> None:
-    """As Nova does it: storage before interfaces, a volume and an interface attached live, and all of it anew."""
+    """As Nova does it: storage before interfaces, a volume and an interface attached live, and all of it again."""
     host = gateway.host
     volumes, interfaces = 1, 1
 

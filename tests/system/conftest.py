@@ -1,6 +1,6 @@
 """Fixtures with real parts: hosts with systemd, one of each Debian release. They need root.
 
-Their roots are kept in the directory that the environment variable PAPR_TEST_CACHE names, or made anew for each run.
+Their roots are kept in the directory that the environment variable PAPR_TEST_CACHE names, or made for each run.
 """
 
 from __future__ import annotations

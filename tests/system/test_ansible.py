@@ -158,7 +158,7 @@ def installed(fleet: Fleet) -> Play:
 
 
 def define(host: BootedHost) -> None:
-    """Define a guest anew that does not comply, past the gateway."""
+    """Define a guest again that does not comply, past the gateway."""
     directly(host, "undefine", GUEST, check=False)
     host.write("/srv/guest.xml", CROWDED.replace("<name>crowd<", f"<name>{GUEST}<"))
     directly(host, "define", "/srv/guest.xml")

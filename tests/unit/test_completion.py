@@ -146,7 +146,7 @@ def shell(request: pytest.FixtureRequest, directory: Path) -> Iterator[Shell]:
 
 @pytest.mark.parametrize("name", COMPLETIONS)
 def test_the_files_are_made_from_the_parsers(request: pytest.FixtureRequest, name: str) -> None:
-    """A completion is what the parsers make of it; --regenerate writes it anew."""
+    """A completion is what the parsers make of it; --regenerate writes it."""
     file = COMPLETIONS[name]
     argv = [sys.executable, "-m", "completion", name]
     made = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=True).stdout

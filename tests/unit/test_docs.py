@@ -17,7 +17,7 @@ from tests.helpers.paths import GOLDEN, MANUAL, PROJECT
 
 
 def test_settings_page_is_made_from_the_table(request: pytest.FixtureRequest) -> None:
-    """papr-hook.conf(5) is what the table makes of itself; --regenerate writes it anew."""
+    """papr-hook.conf(5) is what the table makes of itself; --regenerate writes it."""
     page = MANUAL / "papr-hook.conf.5"
     if request.config.getoption("--regenerate"):
         page.write_text(settings_page())

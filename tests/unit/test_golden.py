@@ -22,7 +22,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_layout(name: str, config: Config, request: pytest.FixtureRequest) -> None:
-    """A definition comes out as its golden one; --regenerate writes the golden one anew."""
+    """Domain XML comes out as its golden one; --regenerate writes the golden one."""
     given = (GOLDEN / f"{name}-in.xml").read_bytes()
     found = pipeline.analyze(given, config, "x86_64").apply_layout().data
     golden = GOLDEN / f"{name}-out.xml"

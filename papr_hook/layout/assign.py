@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from ..diagnostics import Name, error
 from ..errors import LayoutError
@@ -135,7 +136,7 @@ def _recall(draft: _Draft, places: Mapping[DeviceGroup, Place], exclusive: bool)
             bus = place.bus
             if written.get(bus, place.target) != place.target:
                 bus = with_target.get(place.target, bus if may_renumber else -1)
-            is_nic_of_0 = bus == 0 and draft.current.is_nic(group)
+            is_nic_of_0 = bus == 0 and group.is_nic
             wanted = exclusive or is_nic_of_0 or (group.endpoint and bus != 0)
             if wanted and _is_free(draft, bus, place.target, is_nic_of_0):
                 _put_back(draft, group, place, bus)
@@ -175,7 +176,7 @@ def _choose_owner(draft: _Draft) -> None:
     if nic is not None and nic in there:
         draft.owner = nic
     elif there:
-        draft.owner = there[0] if draft.places.get(there[0]) is not None and current.is_nic(there[0]) else None
+        draft.owner = there[0] if draft.places.get(there[0]) is not None and there[0].is_nic else None
         if draft.owner is None and draft.capacity.joins_nic:
             draft.owner = _first_nic(draft)
     elif 0 not in current.guest.reserve:
@@ -185,7 +186,7 @@ def _choose_owner(draft: _Draft) -> None:
 
 
 def _first_nic(draft: _Draft) -> DeviceGroup | None:
-    return next((group for group in draft.waiting if draft.current.is_nic(group)), None)
+    return next((group for group in draft.waiting if group.is_nic), None)
 
 
 def _count(draft: _Draft, spares: int, exclusive: bool) -> int:
@@ -218,7 +219,8 @@ class _Free:
         """Collect the free vPHBs below count."""
         closed = {*draft.groups, *draft.capacity.reserved}
         self._draft = draft
-        self.buses = [bus for bus in range(count - draft.capacity.reserved_tail) if bus not in closed]
+        buses = sorted(range(count - draft.capacity.reserved_tail), key=vphb_0_last)
+        self.buses = [bus for bus in buses if bus not in closed]
         self.targets = {bus: t for bus, t in valid_targets(draft.current.guest).items() if bus in self.buses}
         self._nodes = {phb.index: phb.node for phb in draft.current.guest.phbs if phb.node is not None}
         self._for_nics: set[int | None] = {nic_target(number) for number in range(1, len(draft.current.nics) + 1)}
@@ -236,8 +238,9 @@ class _Free:
         used = self._draft.used_targets
         highest = nic_target(max(number, 1)) or 0
         wanted = next((target for target in range(highest, 0, -1) if target not in used), None)
-        with_target = [bus for bus in self.buses if bus != 0 and self.targets.get(bus) == wanted]
-        bus = min(self.buses, key=lambda bus: (bus not in with_target, bus == 0, bus in self.targets, bus))
+        with_target = (bus for bus in self.buses if self.targets.get(bus) == wanted)
+        without_target = (bus for bus in self.buses if bus not in self.targets)
+        bus = next(chain(with_target, without_target, self.buses))
         if bus != 0 and wanted is not None:
             self._draft.targets[bus] = wanted
         return self._remove(bus)
@@ -305,8 +308,8 @@ def _in_order(draft: _Draft) -> list[DeviceGroup]:
     """Return the waiting groups in the order in which they are placed: endpoints, NICs, the rest."""
     current = draft.current
     endpoints = [group for group in draft.waiting if group.endpoint]
-    nics = [group for group in draft.waiting if current.is_nic(group)]
-    rest = [group for group in draft.waiting if not group.endpoint and not current.is_nic(group)]
+    nics = [group for group in draft.waiting if group.is_nic]
+    rest = [group for group in draft.waiting if not group.endpoint and not group.is_nic]
     return [
         *sorted(endpoints, key=lambda group: endpoint_order(group, current)),
         *nics,

@@ -96,7 +96,7 @@ class AttachView:
 
     def choose_spare(self, empty: frozenset[int]) -> int:
         """Return the one of some empty vPHBs that is meant for the device."""
-        use = spare_use(self.group, self.guest)
+        use = spare_use(self.group)
         return order_spares(empty, use, self.guest, self.topology, self.position)[0]
 
     def used_slots(self, bus: int) -> set[int]:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from ..model import MAX_PHBS, MAX_SLOT, Device, Guest, HostTopology, PciAddress
 from ..records import Record
-from .groups import DeviceGroup, group_devices, is_emulated_nic
+from .groups import DeviceGroup, group_devices
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,16 +89,12 @@ class CurrentLayout(Record):
             return None
         return addresses[0].bus
 
-    def is_nic(self, group: DeviceGroup) -> bool:
-        """Return whether a group is an emulated NIC, with whatever shares its slot."""
-        return is_emulated_nic(group, self.guest)
-
     @cached_property
     def nics(self) -> tuple[DeviceGroup, ...]:
         """The emulated NICs, in document order."""
-        return tuple(group for group in self.groups if self.is_nic(group))
+        return tuple(group for group in self.groups if group.is_nic)
 
     @cached_property
     def nic_on_bus_0(self) -> DeviceGroup | None:
         """The first emulated NIC with an address on vPHB 0, or None: vPHB 0 is its own."""
-        return next((group for group in self.on_bus.get(0, ()) if self.is_nic(group) and self.home(group) == 0), None)
+        return next((group for group in self.on_bus.get(0, ()) if group.is_nic and self.home(group) == 0), None)

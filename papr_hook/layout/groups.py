@@ -6,21 +6,22 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from ..model import Device, Guest, HostTopology
-from ..records import Record
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DeviceGroup(Record):
+class DeviceGroup:
     """Devices that belong on one vPHB together.
 
     Attributes:
         members: Their positions in the guest's devices.
         endpoint: Whether they are a partitionable endpoint of the host, so that nothing else may join them.
+        is_nic: Whether they are an emulated NIC, with whatever shares its slot.
         iommu_group: Its IOMMU group, or None if unknown.
     """
 
     members: tuple[int, ...]
     endpoint: bool
+    is_nic: bool
     iommu_group: int | None = None
 
 
@@ -52,16 +53,6 @@ def group_devices(guest: Guest, topology: HostTopology) -> tuple[DeviceGroup, ..
     return tuple(_make_group(guest, tuple(positions), topology) for positions in members.values())
 
 
-def is_emulated_nic(group: DeviceGroup, guest: Guest) -> bool:
-    """Return whether a group is an emulated NIC, with whatever shares its slot.
-
-    Args:
-        group: The group.
-        guest: The guest whose devices it groups.
-    """
-    return not group.endpoint and any(guest.devices[member].is_interface for member in group.members)
-
-
 def _leader(leaders: list[int], position: int) -> int:
     """Return the first device of the group that a device is in; leaders has a device before it, or itself."""
     while leaders[position] != position:
@@ -77,7 +68,9 @@ def _join(leaders: list[int], one: int, other: int) -> None:
 
 def _make_group(guest: Guest, members: tuple[int, ...], topology: HostTopology) -> DeviceGroup:
     first = guest.devices[members[0]]
-    return DeviceGroup(members, is_endpoint(first, topology), _iommu_group(first, topology))
+    endpoint = is_endpoint(first, topology)
+    is_nic = not endpoint and any(guest.devices[member].is_interface for member in members)
+    return DeviceGroup(members, endpoint, is_nic, _iommu_group(first, topology))
 
 
 def _iommu_group(device: Device, topology: HostTopology) -> int | None:

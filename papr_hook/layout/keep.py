@@ -64,7 +64,7 @@ def _owners(
     found = {bus: _owner(current, bus, reserved) for bus in current.on_bus}
     owners = {bus: group for bus, group in found.items() if group is not None}
     others = {bus: group for bus, group in owners.items() if bus != 0}
-    if 0 in owners and not current.is_nic(owners[0]) and _has_nic_on_0(current, others, elsewhere):
+    if 0 in owners and not owners[0].is_nic and _has_nic_on_0(current, others, elsewhere):
         return others
     return owners
 
@@ -83,7 +83,7 @@ def _owner(current: CurrentLayout, bus: int, reserved: frozenset[int]) -> Device
     endpoints = [group for group in groups if group.endpoint and bus != 0]
     if endpoints:
         return min(endpoints, key=lambda group: endpoint_order(group, current))
-    return next((group for group in groups if current.is_nic(group)), None)
+    return next((group for group in groups if group.is_nic), None)
 
 
 def _has_nic_on_0(
@@ -91,7 +91,7 @@ def _has_nic_on_0(
 ) -> bool:
     """Return whether vPHB 0 belongs to an emulated NIC, or will go to the first one without a place."""
     if 0 in owners:
-        return current.is_nic(owners[0])
+        return owners[0].is_nic
     if 0 in current.guest.reserve:
         return False
     placed = {*owners.values(), *elsewhere}
@@ -169,7 +169,7 @@ def _within_quota(
             break
         joining = bus == 0 and capacity.joins_nic and nic is None
         fits = len(shared[bus]) + joining <= quota + bool(more)
-        group = shared[bus] if fits else [group for group in shared[bus] if current.is_nic(group)][:1]
+        group = shared[bus] if fits else [group for group in shared[bus] if group.is_nic][:1]
         if group:
             staying[bus] = tuple(group)
             more -= len(group) > quota

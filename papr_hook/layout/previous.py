@@ -93,7 +93,7 @@ def _exclusive_groups(before: CurrentLayout) -> dict[int, DeviceGroup]:
         if len(groups) == 1
         and before.home(groups[0]) == bus
         and bus not in before.bridged_buses
-        and (bus not in closed or before.is_nic(groups[0]))
+        and (bus not in closed or groups[0].is_nic)
     }
     if before.nic_on_bus_0 is not None:
         found[0] = before.nic_on_bus_0

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from ..model import MAX_PHBS, Guest, HostTopology
-from .groups import DeviceGroup, group_devices, is_emulated_nic
+from .groups import DeviceGroup, group_devices
 
 
 class SpareUse(Enum):
@@ -22,11 +22,11 @@ class SpareUse(Enum):
     OTHER = "other device"
 
 
-def spare_use(group: DeviceGroup, guest: Guest) -> SpareUse:
-    """Return what a group of a guest's devices wants an empty vPHB for."""
+def spare_use(group: DeviceGroup) -> SpareUse:
+    """Return what a device group wants an empty vPHB for."""
     if group.endpoint:
         return SpareUse.ENDPOINT
-    return SpareUse.NIC if is_emulated_nic(group, guest) else SpareUse.OTHER
+    return SpareUse.NIC if group.is_nic else SpareUse.OTHER
 
 
 def nic_target(number: int) -> int | None:
@@ -60,7 +60,7 @@ def order_spares(
         All of the empty vPHBs; the device goes to the first.
     """
     groups = group_devices(guest, topology)
-    number = sum(is_emulated_nic(group, guest) and position not in group.members for group in groups)
+    number = sum(group.is_nic and position not in group.members for group in groups)
     targets = {phb.index: phb.target for phb in guest.phbs}
     ordered = sorted(empty)
     wanted = nic_target(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from papr_hook.layout.groups import group_devices, is_emulated_nic
+from papr_hook.layout.groups import group_devices
 from papr_hook.model import HostTopology
 from tests.helpers.small_guests import at, disk, hostdev, nic, read, root
 
@@ -27,4 +27,4 @@ def test_an_iommu_group_is_one_group() -> None:
 def test_only_an_emulated_nic_is_one() -> None:
     guest = read(nic(1), disk("vda"), hostdev(1))
     groups = group_devices(guest, HostTopology())
-    assert [is_emulated_nic(group, guest) for group in groups] == [True, False, False]
+    assert [group.is_nic for group in groups] == [True, False, False]

@@ -22,10 +22,14 @@ _NO_SOURCE = PciAddress(domain=0xFFFFFFFF)
 def make_phbs(current: CurrentLayout, assignment: Assignment) -> tuple[Phb, ...]:
     """Return the vPHBs that there will be, by index."""
     written = {phb.index: phb for phb in current.guest.phbs}
-    phbs = (written.get(index, Phb(index)) for index in range(assignment.count))
-    return tuple(
-        replace(phb, target=assignment.targets[phb.index], node=_node(current, assignment, phb)) for phb in phbs
-    )
+    phbs = []
+    for index in range(assignment.count):
+        target = assignment.targets[index]
+        phb = written.get(index) or Phb(index, target)
+        node = _node(current, assignment, phb)
+        is_same = phb.target == target and phb.node == node
+        phbs.append(phb if is_same else replace(phb, target=target, node=node))
+    return tuple(phbs)
 
 
 def _node(current: CurrentLayout, assignment: Assignment, phb: Phb) -> int | None:
@@ -35,8 +39,10 @@ def _node(current: CurrentLayout, assignment: Assignment, phb: Phb) -> int | Non
     libvirt's src/conf/domain_validate.c).
     """
     groups = assignment.groups.get(phb.index, ())
-    stays = any(group in assignment.kept for group in groups) or phb.index in assignment.capacity.reserved
-    given = assignment.nodes.get(phb.index, phb.node if stays else None)
+    given = assignment.nodes.get(phb.index)
+    if given is None and phb.node is not None:
+        stays = any(group in assignment.kept for group in groups) or phb.index in assignment.capacity.reserved
+        given = phb.node if stays else None
     if given is None and phb.index != 0 and len(groups) == 1:
         return numa_cell(groups[0], current.guest, current.topology)
     return given
@@ -71,6 +77,8 @@ def _fixed_addresses(
         return {member: address for member, address in devices if address is not None}
     if group in assignment.places:
         place = assignment.places[group]
+        if place.bus == bus:
+            return dict(place.addresses)
         return {member: replace(address, bus=bus) for member, address in place.addresses.items()}
     return {}
 
@@ -140,28 +148,38 @@ def _new_addresses(
         taken: The slots of the bus that are taken; new ones are added.
         addresses: The addresses that devices have already.
     """
-    found: dict[int, PciAddress] = {}
+    missing = [member for member in group.members if member not in addresses]
+    if not missing:
+        return {}
     placed = {member: addresses[member] for member in group.members if member in addresses}
-    for card in _cards(current, group, [member for member in group.members if member not in placed]):
-        if placed and not group.endpoint:
-            slot: int | None = next(iter(placed.values())).slot
-        else:
-            slot = _free_slot(taken, _slot_before(current, card, {**placed, **found}))
+    if placed and not group.endpoint:
+        return _join_slot(current, missing, next(iter(placed.values())), addresses)
+    found: dict[int, PciAddress] = {}
+    for card in _cards(current, group, missing):
+        slot = _free_slot(taken, _slot_before(current, card, {**placed, **found}) if group.endpoint else 0)
         if slot is None:
             text = f"and its endpoint need more than {MAX_SLOT} slots"
             raise LayoutError(error(Name.LARGE_ENDPOINT, text, current.guest.devices[card[0]].name))
         taken.add(slot)
-        # Where devices share a vPHB, those of another group may be in the slot, too.
-        used = {address.function for address in addresses.values() if (address.bus, address.slot) == (bus, slot)}
-        functions = _choose_functions(current, card, used)
+        functions = _choose_functions(current, card, set())
         found.update({member: PciAddress(bus=bus, slot=slot, function=functions[member]) for member in card})
     return found
 
 
+def _join_slot(
+    current: CurrentLayout, missing: list[int], beside: PciAddress, addresses: Mapping[int, PciAddress]
+) -> dict[int, PciAddress]:
+    """Return addresses in the slot of another member, where devices of another group may be, too."""
+    bus, slot = beside.bus, beside.slot
+    used = {address.function for address in addresses.values() if address.bus == bus and address.slot == slot}
+    functions = _choose_functions(current, missing, used)
+    return {member: PciAddress(bus=bus, slot=slot, function=functions[member]) for member in missing}
+
+
 def _free_slot(taken: set[int], after: int) -> int | None:
     """Return the lowest free slot after another, else the lowest free slot, or None if all are taken."""
-    free = [slot for slot in range(1, MAX_SLOT + 1) if slot not in taken]
-    return next((slot for slot in free if slot > after), free[0] if free else None)
+    slots = (*range(after + 1, MAX_SLOT + 1), *range(1, after + 1))
+    return next((slot for slot in slots if slot not in taken), None)
 
 
 def _slot_before(current: CurrentLayout, card: list[int], placed: Mapping[int, PciAddress]) -> int:
@@ -182,7 +200,7 @@ def _cards(current: CurrentLayout, group: DeviceGroup, members: list[int]) -> li
     the domain XML says otherwise.
     """
     if not group.endpoint:
-        return [members] if members else []
+        return [members]
     cards: dict[object, list[int]] = {}
     for member in members:
         address = current.guest.devices[member].address

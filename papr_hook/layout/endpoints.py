@@ -81,6 +81,8 @@ def missing_members(guest: Guest, topology: HostTopology) -> tuple[Missing, ...]
     for address, device in sorted(topology.devices.items()):
         if address not in passed and not device.is_bridge:
             absent.setdefault(device.iommu_group, []).append(device)
+    if not absent:
+        return ()
     found = []
     for group in group_devices(guest, topology):
         members = absent.get(group.iommu_group) if group.iommu_group is not None else None
@@ -125,8 +127,10 @@ def numa_cell(group: DeviceGroup, guest: Guest, topology: HostTopology) -> int |
         guest: The guest, with what its cells are bound to.
         topology: The NUMA nodes of the host's devices and processors.
     """
+    if not group.endpoint:
+        return None
     nodes = {node for node in _nodes(group, guest, topology) if node is not None}
-    if not group.endpoint or len(nodes) != 1:
+    if len(nodes) != 1:
         return None
     node = nodes.pop()
     by_memory = [cell.id for cell in guest.cells if cell.nodes == Ranges.single(node)]

@@ -85,8 +85,10 @@ def find_moves(
         if device.mac is None:
             continue
         old = before.locate(device.address, device.multifunction) if device.address else remembered.get(device.mac)
+        if old is None:
+            continue
         new = after.locate(place, device.multifunction and device.address == place)
-        if old is not None and old != new:
+        if old != new:
             is_prefix = device.passthrough or device.network in topology.hostdev_networks
             moves.append(NicMove(device, device.mac, old.address, new.address, old.name, new.name or "", is_prefix))
     return tuple(moves)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from . import domainxml
 from .config import Config, IncompletePe, Mode
@@ -72,7 +73,7 @@ class Analysis(Record):
             return ()
         return check.check(self.guest, self.spares, self.topology, self.config.incomplete_pe)
 
-    @property
+    @cached_property
     def lacks_place(self) -> bool:
         """Whether a device has no address that stays, so that an earlier domain XML of the guest would help."""
         from .layout.compute import lacks_place
@@ -111,7 +112,7 @@ class Analysis(Record):
 
     def _read_previous(self, previous: bytes | Sequence[bytes] | None) -> list[Guest]:
         """Return the guests that earlier domain XMLs describe; nothing if no device lacks a place."""
-        if previous is None or not self.lacks_place:
+        if not previous or not self.lacks_place:
             return []
         guests: list[Guest] = []
         for data in [previous] if isinstance(previous, bytes) else previous:

@@ -59,8 +59,8 @@ class Device(Record):
         usb2_group: Devices with the same key are functions of one USB 2 controller.
         usb2_function: The function that such a controller has in the ICH9's layout.
         multifunction: Whether its address asks for the multifunction bit of its PCI header type.
-        model: Its model in the domain XML, for people.
-        backing: The file, block device, bridge or network behind it, for people.
+        model: Its model in the domain XML, for people; only domainxml.details reads it.
+        backing: The file, block device, bridge or network behind it, likewise.
     """
 
     name: str

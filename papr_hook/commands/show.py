@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 
+from ..domainxml import details
 from ..errors import InputError
 from ..pipeline import Analysis
 from ..render import json as render_json
@@ -67,10 +68,11 @@ def _watch(args: ShowArgs, io: Io) -> int:
 
 
 def _show(args: ShowArgs, io: Io, analysis: Analysis) -> int:
-    guest = analysis.domain.guest
-    if guest is None:
+    domain = analysis.domain
+    if domain.guest is None:
         io.print("null" if args.json else "not a pseries guest: no vPHBs to show")
         return 0
+    guest = details.read_details(domain)
     if args.json:
         io.print(json.dumps(render_json.describe_guest(guest, analysis.topology), indent=2))
         return 0

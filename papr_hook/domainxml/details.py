@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lxml import etree
 
+from ..model import Guest
+from .implicit import ImplicitDevice
+from .read import PseriesDomain
 from .values import shorten
 
 _SOURCES = ("file", "dev", "bridge", "network", "path", "dir", "name", "volume", "wwpn", "port")
 """Attributes of <source> that name what backs a device, in the order in which they count."""
 
-
 _MAX_BACKING = 60
 """Characters of a name that backs a device. Of a longer one the end is kept, which tells paths apart."""
+
+
+def read_details(domain: PseriesDomain) -> Guest:
+    """Return the guest of domain XML with the model and the backing of each device, which no layout needs."""
+    devices = domain.guest.devices
+    described = [
+        replace(device, model=read_model(element), backing=read_backing(element))
+        for device, element in zip(devices, domain.elements)
+        if not isinstance(element, ImplicitDevice)
+    ]
+    return replace(domain.guest, devices=(*described, *devices[len(described) :]))
 
 
 def read_model(element: etree._Element) -> str | None:

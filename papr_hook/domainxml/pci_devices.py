@@ -154,11 +154,6 @@ def device_kind(element: etree._Element) -> str:
     return tag
 
 
-def address_element(element: etree._Element) -> etree._Element | None:
-    """Return the element with a device's address in the guest, or None if it has none."""
-    return element.find("address")
-
-
 def sits_on_pci(element: etree._Element) -> bool:
     """Return whether a device sits on PCI.
 
@@ -171,7 +166,7 @@ def sits_on_pci(element: etree._Element) -> bool:
     kind = device_kind(element)
     if kind == "interface" and _is_usb_source(element):
         return False
-    address = address_element(element)
+    address = element.find("address")
     address_type = address.get("type") if address is not None else None
     if address_type not in (None, "pci"):
         return False
@@ -200,5 +195,5 @@ def _model_sits_on_pci(element: etree._Element, rule: Rule, addressed: bool) -> 
 
 
 def _is_usb_source(interface: etree._Element) -> bool:
-    source = interface.find("source/address")
-    return interface.get("type") == "hostdev" and source is not None and source.get("type") == "usb"
+    source = interface.find("source/address") if interface.get("type") == "hostdev" else None
+    return source is not None and source.get("type") == "usb"

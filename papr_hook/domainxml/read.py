@@ -12,10 +12,9 @@ from ..errors import InputError
 from ..model import MAX_PHBS, Bridge, Device, Guest, PciAddress, Phb
 from ..records import Record
 from . import controllers, numa, scsi, text
-from .details import read_backing, read_model
 from .identity import read_identity, read_rank
 from .implicit import ImplicitDevice, implicit_devices
-from .pci_devices import USB2_FUNCTIONS, address_element, device_kind, sits_on_pci
+from .pci_devices import USB2_FUNCTIONS, device_kind, sits_on_pci
 from .qemu_commandline import read_commandline
 from .values import parse_decimal, read_decimal, read_number, shorten, source_line
 
@@ -114,10 +113,11 @@ def _read_guest(
         indexes: The index of each controller.
     """
     mode, spares, reserve = _override(root)
-    taken = read_commandline(root, {_alias(e): indexes[e] for e in pci if _alias(e)})
+    aliases = {e: _alias(e) for e in pci}
+    taken = read_commandline(root, {alias: indexes[e] for e, alias in aliases.items() if alias})
     return Guest(
         name=root.findtext("name", "").strip() or "(no name)",
-        phbs=tuple(_phb(e, indexes[e]) for e in pci if _model(e) == "pci-root"),
+        phbs=tuple(_phb(e, indexes[e], aliases[e]) for e in pci if _model(e) == "pci-root"),
         bridges=tuple(_bridge(e, indexes[e]) for e in pci if _model(e) != "pci-root"),
         devices=devices,
         commandline_buses=frozenset(bus for bus in taken.buses if bus < MAX_PHBS),
@@ -206,9 +206,9 @@ def _alias(element: etree._Element) -> str:
     return alias.get("name", "") if alias is not None else ""
 
 
-def _phb(element: etree._Element, index: int) -> Phb:
+def _phb(element: etree._Element, index: int, alias: str) -> Phb:
     target = element.find("target")
-    node = element.findtext("target/node") or None
+    node = (target.findtext("node") or None) if target is not None else None
     cell = parse_decimal(node) if node is not None else None
     if node is not None and cell is None:
         raise InputError(f"<node>{shorten(node)}</node> is not a NUMA cell", source_line(element))
@@ -218,12 +218,12 @@ def _phb(element: etree._Element, index: int) -> Phb:
         target=read_number(written, "index", 0, controllers.MAX_INDEX) if written is not None else None,
         node=cell,
         line=source_line(element),
-        named=_alias(element).startswith("ua-"),
+        named=alias.startswith("ua-"),
     )
 
 
 def _bridge(element: etree._Element, index: int) -> Bridge:
-    return Bridge(index, _model(element), source_line(element), _address(element))
+    return Bridge(index, _model(element), source_line(element), _address(element.find("address")))
 
 
 def _device(element: etree._Element, indexes: Mapping[etree._Element, int], ordinal: int) -> Device:
@@ -232,11 +232,10 @@ def _device(element: etree._Element, indexes: Mapping[etree._Element, int], ordi
         element.tag == "interface" and element.get("type") == "hostdev"
     )
     mediated = kind == "hostdev mdev"
-    source = element.find("source")
     model = element.get("model", "")
     is_usb2 = kind == "controller usb" and model in USB2_FUNCTIONS
-    network = source.get("network") if source is not None else None
     index = indexes.get(element)
+    at = element.find("address")
     host = _source(element) if passthrough and not mediated else None
     return Device(
         name=_name(element, indexes, ordinal),
@@ -244,23 +243,21 @@ def _device(element: etree._Element, indexes: Mapping[etree._Element, int], ordi
         identity=str(host) if kind == "hostdev pci" and host is not None else read_identity(element, index),
         rank=read_rank(element, index),
         line=source_line(element),
-        address=_address(element),
+        address=_address(at),
         passthrough=passthrough,
         source=host,
         is_mdev=mediated,
-        network=network if element.tag == "interface" else None,
+        network=_network(element) if element.tag == "interface" else None,
         usb2_group=f"usb {indexes[element]}" if is_usb2 else None,
         usb2_function=USB2_FUNCTIONS[model] if is_usb2 else 0,
-        multifunction=_asks_for_multifunction(element),
-        model=read_model(element),
-        backing=read_backing(element),
+        multifunction=at is not None and at.get("multifunction") == "on",
     )
 
 
-def _asks_for_multifunction(element: etree._Element) -> bool:
-    """Return whether the address of a device asks for the multifunction bit."""
-    at = element.find("address")
-    return at is not None and at.get("multifunction") == "on"
+def _network(interface: etree._Element) -> str | None:
+    """Return the libvirt network that an interface is connected to, or None."""
+    source = interface.find("source")
+    return source.get("network") if source is not None else None
 
 
 def _name(element: etree._Element, indexes: Mapping[etree._Element, int], ordinal: int) -> str:
@@ -298,13 +295,12 @@ _DETAILS = {
 """By tag: what identifies a device in a message."""
 
 
-def _address(element: etree._Element) -> PciAddress | None:
-    """Return the PCI address of a device, or None if libvirt would choose one.
+def _address(at: etree._Element | None) -> PciAddress | None:
+    """Return the PCI address that an <address> element has, or None if libvirt would choose one.
 
     libvirt treats an address whose domain, bus and slot are all 0 as absent
     (virPCIDeviceAddressIsEmpty in its src/util/virpci.c).
     """
-    at = address_element(element)
     if at is None or at.get("type") != "pci":
         return None
     domain = read_number(at, "domain", 0, 0xFFFFFFFF)
@@ -349,8 +345,8 @@ def _doubles(found: tuple[Device, ...], key: Callable[[Device], Hashable | None]
 def _unassigned(elements: list[etree._Element]) -> Iterator[PciAddress]:
     """Yield the host devices that are detached from the host without being given to the guest."""
     for element in elements:
-        at = address_element(element)
-        if device_kind(element) == "hostdev pci" and at is not None and at.get("type") == "unassigned":
+        at = element.find("address") if element.tag == "hostdev" and element.get("type") == "pci" else None
+        if at is not None and at.get("type") == "unassigned":
             source = _source(element)
             if source is not None:
                 yield source

@@ -38,9 +38,9 @@ def read_number(element: etree._Element, name: str, default: int, maximum: int) 
     text = element.get(name)
     if text is None:
         return default
-    if _ANY_BASE.match(text) is None:
-        raise _bad(element, name, text, "not a number")
     value = parse_number(text)
+    if value is None and _ANY_BASE.match(text) is None:
+        raise _bad(element, name, text, "not a number")
     if value is None or value > maximum:
         raise _bad(element, name, text, f"more than {maximum:#x}")
     return value

@@ -113,13 +113,16 @@ class Edits(splice.Changes):
 
 def new_address(address: PciAddress, shared: bool) -> etree._Element:
     """Return an <address> element; see Edits.set_address()."""
-    new = etree.Element("address", {"type": "pci", "domain": f"0x{address.domain:04x}"})
-    new.set("bus", f"0x{address.bus:02x}")
-    new.set("slot", f"0x{address.slot:02x}")
-    new.set("function", f"0x{address.function:x}")
+    attributes = {
+        "type": "pci",
+        "domain": f"0x{address.domain:04x}",
+        "bus": f"0x{address.bus:02x}",
+        "slot": f"0x{address.slot:02x}",
+        "function": f"0x{address.function:x}",
+    }
     if shared and address.function == 0:
-        new.set("multifunction", "on")
-    return new
+        attributes["multifunction"] = "on"
+    return etree.Element("address", attributes)
 
 
 _NUMBERS = frozenset({"domain", "bus", "slot", "function"})

@@ -83,12 +83,12 @@ class Style:
             indent: The white space before it on its line, or None for no lines of their own.
             step: What its children are indented by.
         """
-        attributes = "".join(f" {name!s}={self.quoted(str(value))}" for name, value in element.attrib.items())
+        attributes = "".join([f" {name!s}={self.quoted(str(value))}" for name, value in element.items()])
         start = f"<{element.tag}{attributes}"
         if not len(element) and not element.text:
             return f"{start}{self.empty}" if self.empty else f"{start}></{element.tag}>"
         inner = indent + step if indent is not None else None
-        children = "".join(self.line(inner) + self.render(child, inner, step) for child in element)
+        children = "".join([self.line(inner) + self.render(child, inner, step) for child in element])
         last = self.line(indent) if len(element) else ""
         return f"{start}>{escape(element.text or '')}{children}{last}</{element.tag}>"
 
@@ -99,6 +99,8 @@ class Style:
     def quoted(self, value: str, quote: str | None = None) -> str:
         """Return an attribute's value in quotes."""
         quote = quote or self.quote
+        if value.isalnum():  # nearly all new ones are numbers
+            return quote + value + quote
         return quote + escape(value).replace(quote, "&quot;" if quote == '"' else "&apos;") + quote
 
 
@@ -124,14 +126,14 @@ def _find_spans(text: str) -> list[Span]:
     spans: list[Span] = []
     open_tags: list[int] = []
     for match in _MARKUP.finditer(text):
-        if match["start"] is not None:
-            empty = text[match.end() - 2] == "/"
-            spans.append(Span(match.start(), match.end(), match.end(), match.end()))
-            if not empty:
+        start, end = match.span()
+        if match.lastgroup == "start":
+            spans.append(Span(start, end, end, end))
+            if text[end - 2] != "/":
                 open_tags.append(len(spans) - 1)
-        elif match["end"] is not None and open_tags:
+        elif match.lastgroup == "end" and open_tags:
             number = open_tags.pop()
-            spans[number] = Span(spans[number].start, spans[number].content, match.start(), match.end())
+            spans[number] = Span(spans[number].start, spans[number].content, start, end)
     return spans
 
 
@@ -252,7 +254,7 @@ class _Splicer:
         return start, span.end, f">{inside}</{self._name(span)}>"
 
     def _render(self, children: list[etree._Element], indent: str | None, step: str) -> str:
-        return "".join(self.style.line(indent) + self.style.render(child, indent, step) for child in children)
+        return "".join([self.style.line(indent) + self.style.render(child, indent, step) for child in children])
 
     def _name(self, span: Span) -> str:
         """Return the name of an element as written, with its prefix."""

@@ -10,7 +10,7 @@ from ..model import Device, Guest, HostTopology
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DeviceGroup:
-    """Devices that belong on one vPHB together.
+    """Devices that belong on one vPHB together. A group equals only itself, since it is one of a guest's groups.
 
     Attributes:
         members: Their positions in the guest's devices.

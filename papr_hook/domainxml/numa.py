@@ -22,7 +22,7 @@ _UNITS = {
 MAX_NUMBER = 65535
 """Largest processor or node number that is read."""
 
-_PART = re.compile(r"(\^?)([0-9]+)(?:-([0-9]+))?")
+_PART = r"(\^?)([0-9]+)(?:-([0-9]+))?"
 
 
 def read_cells(root: etree._Element) -> tuple[Cell, ...]:
@@ -107,7 +107,7 @@ def read_ranges(element: etree._Element, name: str) -> Ranges:
 
 def _parse_part(text: str) -> tuple[bool, int, int] | None:
     """Return whether a part of a set excludes numbers, and which it is about, or None if malformed."""
-    match = _PART.fullmatch(text)
+    match = re.fullmatch(_PART, text)
     if match is None:
         return None
     first = parse_digits(match.group(2))

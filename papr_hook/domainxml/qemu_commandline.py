@@ -19,13 +19,14 @@ from .values import parse_digits, parse_number
 
 QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 
-# Drivers whose device sits on a bus of another kind, by the start of their names.
-_ELSEWHERE = re.compile(
+# Compiled when a guest has a qemu:commandline, as few have: the hook waits for each pattern.
+_ELSEWHERE = (
     r"usb-(?!ehci$|uhci|xhci)|scsi-|ide-|virtserialport|virtconsole|spapr-|isa-|i2c-|ccid-"
     r"|smartcard|nvme-ns|nvdimm|pc-dimm|power\d|host-|loader|tpm-|guest-loader"
 )
-_BUS = re.compile(r"(?:.*/)?(.*?)(?:\.0)?")
-_VPHB_ID = re.compile(r"pci\.([1-9][0-9]*)")
+"""Drivers whose device sits on a bus of another kind, by the start of their names."""
+_BUS = r"(?:.*/)?(.*?)(?:\.0)?"
+_VPHB_ID = r"pci\.([1-9][0-9]*)"
 _PHB_DRIVERS = frozenset({"spapr-pci-host-bridge", "spapr-pci-vfio-host-bridge"})
 """QEMU dropped the latter in 6.0."""
 
@@ -66,7 +67,7 @@ def read_commandline(root: etree._Element, aliases: Mapping[str, int]) -> Comman
     buses = {index for d in others for index in _bus_index(d.get("bus", ""), aliases)}
     buses |= {index for bus in _overridden_buses(root) for index in _bus_index(bus, aliases)}
     on_phb_0 = [properties for option, properties in options if _is_old_option(option, properties)]
-    homeless = [d for d in others if "bus" not in d and not _ELSEWHERE.match(d["driver"])]
+    homeless = [d for d in others if "bus" not in d and not re.match(_ELSEWHERE, d["driver"])]
     on_phb_0 += [d for d in homeless if "json" not in d]
     if on_phb_0:
         buses.add(0)
@@ -84,7 +85,7 @@ def read_commandline(root: etree._Element, aliases: Mapping[str, int]) -> Comman
 
 def _vphb_index(identity: str) -> Iterator[int]:
     """Yield the index of the pci-root that libvirt gives a QEMU id, if any; one with an alias has that."""
-    match = _VPHB_ID.fullmatch(identity)
+    match = re.fullmatch(_VPHB_ID, identity)
     index = parse_digits(match.group(1)) if match is not None else None
     if index is not None:
         yield index
@@ -106,7 +107,7 @@ def _bus_index(bus: str, aliases: Mapping[str, int]) -> Iterator[int]:
 
     QEMU has no bus pci.3, but users who write it mean pci.3.0.
     """
-    match = _BUS.fullmatch(bus)
+    match = re.fullmatch(_BUS, bus)
     name = match.group(1) if match is not None else ""
     name = "pci.0" if name == "pci" else name
     number = re.fullmatch(r"pci\.([0-9]+)", name)

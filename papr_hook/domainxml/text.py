@@ -19,14 +19,14 @@ MAX_BYTES = 16_777_216
 """The longest domain XML in bytes. libvirt takes 4 MiB as an argument (REMOTE_STRING_MAX in its
 src/remote/remote_protocol.x), and what it makes of that and gives to a hook is longer."""
 
-_DECLARATION = re.compile(
+# Compiled when a document needs one: the hook waits for each pattern, and few documents do.
+_DECLARATION = (
     r"<\?xml\s+version\s*=\s*(?:'1\.[0-9]+'|\"1\.[0-9]+\")"
     r"(?:\s+encoding\s*=\s*(?:'[A-Za-z][\w.-]*'|\"[A-Za-z][\w.-]*\"))?"
-    r"(?:\s+standalone\s*=\s*(?:'(?:yes|no)'|\"(?:yes|no)\"))?\s*\?>",
-    re.ASCII,
+    r"(?:\s+standalone\s*=\s*(?:'(?:yes|no)'|\"(?:yes|no)\"))?\s*\?>"
 )
 _DECLARATION_START = re.compile(r"<\?xml\s")
-_TWO_DOMAINS = re.compile(r"</domain\s*>\s*(?:<\?xml\s[^<>]*>\s*)?<domain[\s>]")
+_TWO_DOMAINS = r"</domain\s*>\s*(?:<\?xml\s[^<>]*>\s*)?<domain[\s>]"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,7 +46,7 @@ class Document(Record):
     @property
     def declaration(self) -> str:
         """The XML declaration, or nothing."""
-        match = _DECLARATION.match(self.text)
+        match = re.match(_DECLARATION, self.text, re.ASCII)
         return match.group() if match is not None else ""
 
     @property
@@ -110,16 +110,17 @@ def parse_document(document: Document) -> etree._ElementTree:
     if "<!DOCTYPE" in text:
         _refuse_doctype(text)
     if _DECLARATION_START.match(text):
-        if not document.declaration:
+        declaration = document.declaration
+        if not declaration:
             raise InputError("not well-formed XML: malformed XML declaration", 1)
-        text = _DECLARATION.sub(lambda match: re.sub("[^\r\n]", " ", match.group()), text, count=1)
+        text = re.sub("[^\r\n]", " ", declaration) + text[len(declaration) :]
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, huge_tree=False, strip_cdata=False, collect_ids=False
     )
     try:
         return etree.fromstring(text.encode(), parser).getroottree()
     except etree.XMLSyntaxError as error:
-        if _TWO_DOMAINS.search(text):
+        if re.search(_TWO_DOMAINS, text):
             raise InputError(
                 "two or more documents: give them one at a time, as virt-install --print-xml 1 and 2 print them"
             ) from None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..model import HostDevice, PciAddress
 
-_ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
+_ADDRESS = r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])"
 _NVLINK2 = ("ibm,gpu", "ibm,nvlink", "ibm,nvlink-speed", "memory-region")
 """The device tree properties of a GPU's NVLink2 bridge (ppc64VFIODeviceIsNV2Bridge in libvirt's
 src/qemu/qemu_domain.c)."""
@@ -125,7 +125,7 @@ def _link_target(link: Path) -> str | None:
 
 
 def _parse_address(name: str | None) -> PciAddress | None:
-    match = _ADDRESS.fullmatch(name or "")
+    match = re.fullmatch(_ADDRESS, name or "")
     return PciAddress(*(int(part, 16) for part in match.groups())) if match is not None else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Final
 from ..virt.hook_files import HOOK_DIR, HookFile, read_hooks
 from .facts import GuestStart, HookCall, HookFacts
 
-PYTHON: Final = "/usr/bin/python3"
-"""What hooks/qemu runs."""
-LOAD_SECONDS: Final = 8.0
-"""How long hooks/qemu gives Python."""
+LOAD_SECONDS: Final = 10.0
+"""Longer than hooks/qemu lets Python run."""
+
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What systemd gives libvirt's daemons, and they give their hooks."""
 
 
 def read_hook(run_dir: Path, hook_dir: Path = HOOK_DIR, proc: Path = Path("/proc")) -> HookFacts:
@@ -38,29 +40,36 @@ def read_hook(run_dir: Path, hook_dir: Path = HOOK_DIR, proc: Path = Path("/proc
 
 
 def _find_failure(hook: HookFile) -> str:
-    """Return why Python cannot load the modules of the hook, or ""."""
+    """Return why Python cannot load the modules of the hook, or "".
+
+    The hook itself runs Python, because only its way of doing so decides where Python looks for modules.
+    """
     library = hook.library
     if library is None:
         return ""
     if not (library / "papr_hook").is_dir():
         return f"{library}/papr_hook does not exist"
-    argv = [PYTHON, "-B", "-c", "import papr_hook.hook.decision"]
     try:
         done = subprocess.run(
-            argv,
-            cwd="/",  # Python looks for modules there first, and libvirt runs hooks there
-            env={"PYTHONPATH": str(library), "LC_ALL": "C.UTF-8"},
+            ["/bin/sh", str(hook.path), "-", "doctor", "load", "-"],  # it may not be executable
+            cwd="/",  # libvirt runs hooks there
+            env={"PATH": _PATH, "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=LOAD_SECONDS,
         )
     except OSError as error:
-        return f"{PYTHON}: {error.strerror}"
+        return f"{hook.path}: {error.strerror}"
     except subprocess.TimeoutExpired:
-        return f"{PYTHON} took more than {LOAD_SECONDS:.0f} s"
-    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    return lines[-1] if done.returncode != 0 else ""
+        return f"it took more than {LOAD_SECONDS:.0f} s"
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    if done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):  # by timeout(1), in hooks/qemu
+        lines.append("it took too long")
+    return lines[-1] if lines else f"exit status {done.returncode}"
 
 
 def _read_call(file: Path) -> HookCall | None:

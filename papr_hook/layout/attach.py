@@ -77,13 +77,16 @@ class AttachView:
         """Return the vPHBs that may take the device and hold nothing.
 
         libvirt adds missing ones to the domain XML of the next start, up to the bus of an address
-        (virDomainPCIAddressSetGrow in its src/conf/domain_addr.c).
+        (virDomainPCIAddressSetGrow in its src/conf/domain_addr.c). None can have the QEMU id of a device of the
+        qemu:commandline.
         """
         used = {address.bus for group in self.groups for address in self._addresses(group)}
         used |= {bridge.address.bus for bridge in self.guest.bridges if bridge.address is not None}
         indexes = {phb.index for phb in self.guest.phbs}
         if not self.running and not self.guest.commandline_uses_last_bus:
-            indexes |= set(range(max(indexes, default=0) + 1, MAX_PHBS - len(self.guest.commandline_targets)))
+            first = max(indexes, default=0) + 1
+            clashes = (index for index in self.guest.commandline_indexes if index >= first)
+            indexes |= set(range(first, min([MAX_PHBS - len(self.guest.commandline_targets), *clashes])))
         return frozenset(indexes - used - self._closed_buses)
 
     @property

@@ -63,6 +63,15 @@ def test_the_next_start_gets_further_vphbs() -> None:
         place(view(*range(31), phbs=31, running=False))
 
 
+def test_the_next_start_gets_no_vphb_with_an_id_of_the_commandline() -> None:
+    """libvirt would add all vPHBs up to the device's, and QEMU would refuse the one whose id is taken."""
+    full = view(*range(5), running=False)
+    clashing = replace(full, guest=replace(full.guest, commandline_indexes=frozenset({0, 6})))
+    assert place(clashing) == (5, 1)
+    with pytest.raises(NoSpareError, match="no empty vPHB"):
+        place(replace(full, guest=replace(full.guest, commandline_indexes=frozenset({5}))))
+
+
 def test_without_a_spare_the_message_says_what_to_do() -> None:
     """It names the device and two remedies."""
     with pytest.raises(NoSpareError) as caught:

@@ -17,17 +17,25 @@ from bench.table import Row, compare
 from tests.helpers.paths import GOLDEN, HOOK, PROJECT
 
 PARSES = ["/usr/bin/python3", "-I", "-c", "import sys; from lxml import etree; etree.parse(sys.stdin.buffer)"]
+ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""What libvirt gives its hooks (virRunScript in its src/util/virhook.c), with systemd's PATH."""
 
 
 @contextmanager
 def _installed() -> Iterator[Path]:
-    """Give a hook that is installed as the packages do it, and beside it one that is cat."""
-    with tempfile.TemporaryDirectory(prefix="papr-") as name:
+    """Give a hook that is installed as the packages do it, and beside it one that is cat.
+
+    The hook notes its calls in a file system in memory, as libvirt's run directory is one.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="papr-") as name,
+        tempfile.TemporaryDirectory(prefix="papr-", dir="/run") as run_dir,
+    ):
         directory = Path(name)
         shutil.copytree(PROJECT / "papr_hook", directory / "papr_hook", ignore=shutil.ignore_patterns("__pycache__"))
         compileall.compile_dir(directory / "papr_hook", quiet=1)
         text = HOOK.read_text().replace("lib=/usr/share/papr-hook\n", f"lib={directory}\n")
-        text = text.replace("run=/run/libvirt\n", f"run={directory}\n")
+        text = text.replace("run=/run/libvirt\n", f"run={run_dir}\n")
         for name, script in (("qemu", text), ("cat", "#!/bin/sh\ncat\n")):
             (directory / name).write_text(script)
             (directory / name).chmod(0o755)
@@ -37,7 +45,7 @@ def _installed() -> Iterator[Path]:
 def _run(calls: int, argv: list[str], data: bytes) -> float:
     began = time.perf_counter()
     for _ in range(calls):
-        subprocess.run(argv, input=data, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(argv, input=data, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
     return (time.perf_counter() - began) / calls
 
 

@@ -5,107 +5,31 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from papr_hook.config import Config
 from papr_hook.gateway import limits
 from papr_hook.gateway import relay as relay_module
-from papr_hook.gateway.nursery import Nursery
-from papr_hook.gateway.protocol import Packet, PacketParser, Procedure, Reader, Type, build_packet, string, uint
-from papr_hook.gateway.relay import Relay
-from papr_hook.virt.locks import AttachLocks
+from papr_hook.gateway.protocol import Procedure, Reader, Type, string, uint
 from tests.helpers.domain_xml import at, domain_xml, nic
 from tests.helpers.polling import wait_until
+from tests.helpers.relay_host import SECONDS, Peer, RelayHost
 
 CROWDED = domain_xml(nic(1, at(0, 1)) + nic(2, at(0, 2)), 1, running=False)
-SECONDS = 30.0
-
-
-class Peer:
-    """One end of a connection, packet by packet."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.settimeout(SECONDS)
-        self.sock = sock
-        self._parser = PacketParser()
-
-    def send(self, procedure: int, payload: bytes = b"", type_: int = Type.CALL, serial: int = 1) -> None:
-        """Send a packet."""
-        self.sock.sendall(build_packet(procedure, type_, serial, 0, payload).data)
-
-    def next(self) -> Packet:
-        """Return the next packet. Raises EOFError."""
-        while (packet := self._parser.next_packet()) is None:
-            data = self.sock.recv(65536)
-            if not data:
-                raise EOFError
-            self._parser.receive(data)
-        return packet
-
-    def ended(self) -> bool:
-        """Return whether the other side has closed the connection."""
-        with suppress(ConnectionResetError):
-            return self.sock.recv(1) == b""
-        return True
-
-
-class Host:
-    """A relay in a thread, and libvirt's socket."""
-
-    def __init__(self, directory: Path, uid: int = 0) -> None:
-        self.upstream = socket.socket(socket.AF_UNIX)
-        self.upstream.bind(str(directory / "upstream"))
-        self.upstream.listen()
-        self.upstream.settimeout(SECONDS)
-        self.nursery = Nursery(Config)
-        self.nursery.start()
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        locks = AttachLocks(os.memfd_create("attach.lock"))
-        self.relay = Relay(theirs, self.nursery.requests, directory / "upstream", locks, uid)
-        self.journal: list[str] = []
-        self.relay.log = lambda _, text: self.journal.append(text)  # type: ignore[assignment]
-        self.thread = threading.Thread(target=self.relay.run, daemon=True)
-        self.thread.start()
-
-    def hand_over(self) -> socket.socket:
-        """Give the relay a client, and return the client's end."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(self.channel, [b"c"], [theirs.fileno()])
-        return ours
-
-    def connect(self) -> tuple[Peer, Peer]:
-        """Return a new client and libvirt's end of its connection."""
-        client = Peer(self.hand_over())
-        return client, Peer(self.upstream.accept()[0])
-
-    def open(self) -> tuple[Peer, Peer]:
-        """Return a client that libvirt has let in, and libvirt's end."""
-        client, daemon = self.connect()
-        client.send(Procedure.CONNECT_OPEN)
-        daemon.next()
-        daemon.send(Procedure.CONNECT_OPEN, type_=Type.REPLY)
-        client.next()
-        return client, daemon
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RelayHost]:
     """Run a relay of root's."""
     monkeypatch.setattr(limits, "STAY_BYTES", 1 << 40)  # workers have the size of this process, unlike the gateway's
-    one = Host(tmp_path)
+    one = RelayHost(tmp_path)
     yield one
-    one.channel.close()
-    one.thread.join(SECONDS)
-    assert not one.thread.is_alive()
+    one.stop()
 
 
-def test_a_domain_xml_is_laid_out_by_a_worker(host: Host) -> None:
+def test_a_domain_xml_is_laid_out_by_a_worker(host: RelayHost) -> None:
     """The client's call reaches libvirt with the layout, and the reply reaches the client."""
     client, daemon = host.open()
     client.send(Procedure.DOMAIN_DEFINE_XML, string(CROWDED), serial=5)
@@ -118,7 +42,7 @@ def test_a_domain_xml_is_laid_out_by_a_worker(host: Host) -> None:
     assert daemon.ended()
 
 
-def test_a_client_that_sends_and_goes(host: Host) -> None:
+def test_a_client_that_sends_and_goes(host: RelayHost) -> None:
     """libvirt gets its call all the same, laid out, and the connection ends after the reply."""
     client, daemon = host.open()
     client.send(Procedure.DOMAIN_DEFINE_XML, string(CROWDED), serial=5)
@@ -129,7 +53,7 @@ def test_a_client_that_sends_and_goes(host: Host) -> None:
     assert daemon.ended()
 
 
-def test_a_worker_that_is_killed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_killed(host: RelayHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its call goes on unmodified; the client's other packets do not wait for it."""
     client, daemon = host.open()
     ours, theirs = socket.socketpair()
@@ -144,7 +68,7 @@ def test_a_worker_that_is_killed(host: Host, monkeypatch: pytest.MonkeyPatch) ->
     assert "forwarded unmodified" in host.journal[0]
 
 
-def test_no_worker_is_to_be_had(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_worker_is_to_be_had(host: RelayHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the nursery, calls go on unmodified."""
 
     def fail(_: object) -> None:
@@ -157,7 +81,7 @@ def test_no_worker_is_to_be_had(host: Host, monkeypatch: pytest.MonkeyPatch) -> 
     assert "no worker process: Broken pipe" in host.journal[0]
 
 
-def test_malformed_packets_end_their_connection(host: Host) -> None:
+def test_malformed_packets_end_their_connection(host: RelayHost) -> None:
     """Another client of the same user does not notice."""
     good, daemon = host.open()
     bad, _ = host.connect()
@@ -168,7 +92,7 @@ def test_malformed_packets_end_their_connection(host: Host) -> None:
     assert "connection ended: packet of 0 bytes" in host.journal[0]
 
 
-def test_a_client_that_is_not_let_in_sends_little(host: Host) -> None:
+def test_a_client_that_is_not_let_in_sends_little(host: RelayHost) -> None:
     """A packet longer than SASL needs ends its connection, until libvirt has let it in."""
     client, _ = host.connect()
     client.sock.sendall(uint(131_073))
@@ -180,7 +104,7 @@ def test_a_client_that_is_not_let_in_sends_little(host: Host) -> None:
 
 def test_without_libvirt(tmp_path: Path) -> None:
     """The client is cut off, and the journal says why."""
-    one = Host(tmp_path)
+    one = RelayHost(tmp_path)
     one.upstream.close()
     (tmp_path / "upstream").unlink()
     assert Peer(one.hand_over()).ended()
@@ -191,7 +115,7 @@ def test_without_libvirt(tmp_path: Path) -> None:
 def test_clients_that_are_not_let_in_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user has as many such connections as libvirt would give him; the next one is served when one has gone."""
     monkeypatch.setattr(relay_module, "MAX_ANONYMOUS", 2)
-    one = Host(tmp_path, uid=1000)
+    one = RelayHost(tmp_path, uid=1000)
     (first, _), second = one.connect(), one.connect()
     waiting = Peer(one.hand_over())
     one.upstream.settimeout(0.3)
@@ -208,7 +132,7 @@ def test_clients_that_are_not_let_in_wait(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_relay_without_clients_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The main process then cannot send it a client, and starts another one."""
     monkeypatch.setattr(relay_module, "LINGER", 0.1)
-    one = Host(tmp_path)
+    one = RelayHost(tmp_path)
     client, daemon = one.open()
     client.sock.close()
     assert daemon.ended()
@@ -217,7 +141,7 @@ def test_a_relay_without_clients_ends(tmp_path: Path, monkeypatch: pytest.Monkey
         one.hand_over()
 
 
-def test_the_nursery_starts_again(host: Host) -> None:
+def test_the_nursery_starts_again(host: RelayHost) -> None:
     """A request that nobody took is answered by the next one."""
     client, daemon = host.open()
     os.kill(host.nursery.pid, signal.SIGKILL)
@@ -226,7 +150,7 @@ def test_the_nursery_starts_again(host: Host) -> None:
     assert b"pci-root" in daemon.next().payload
 
 
-def test_many_clients(host: Host) -> None:
+def test_many_clients(host: RelayHost) -> None:
     """Hundreds are served by one process, and leave nothing in it."""
     before = len(os.listdir("/proc/self/fd"))
     pairs = [host.open() for _ in range(200)]
@@ -246,12 +170,12 @@ def define(client: Peer, daemon: Peer, serial: int) -> None:
     assert b"pci-root" in daemon.next().payload
 
 
-def workers(host: Host) -> set[int]:
+def workers(host: RelayHost) -> set[int]:
     """Return the nursery's workers."""
     return {int(pid) for pid in Path(f"/proc/{host.nursery.pid}/task/{host.nursery.pid}/children").read_text().split()}
 
 
-def test_a_worker_takes_the_next_call(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_takes_the_next_call(host: RelayHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """The calls of an identity's clients meet the same process, while it waits."""
     monkeypatch.setattr(relay_module, "WORKER_LINGER", SECONDS)
     (first, daemon), (second, other) = host.open(), host.open()
@@ -263,7 +187,7 @@ def test_a_worker_takes_the_next_call(host: Host, monkeypatch: pytest.MonkeyPatc
     assert workers(host) == before
 
 
-def test_an_idle_worker_is_killed(host: Host) -> None:
+def test_an_idle_worker_is_killed(host: RelayHost) -> None:
     """The next call has another one."""
     client, daemon = host.open()
     define(client, daemon, 1)
@@ -274,7 +198,7 @@ def test_an_idle_worker_is_killed(host: Host) -> None:
     define(client, daemon, 2)
 
 
-def test_idle_workers_do_not_stay(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_workers_do_not_stay(host: RelayHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """They end after a while, and at once if there are too many."""
     monkeypatch.setattr(relay_module, "WORKER_LINGER", 0.1)
     client, daemon = host.open()

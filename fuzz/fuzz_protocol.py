@@ -7,7 +7,7 @@ what a client and libvirt may rely on: see check().
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from papr_hook.gateway import protocol
@@ -70,6 +70,8 @@ class Run:
         self.now = 0.0
         self.workers: dict[PendingCall, Worker] = {}
         self.parsers = {"client": PacketParser(), "daemon": PacketParser()}
+        self.late = {"client": b"", "daemon": b""}
+        self.rest = {"client": 0, "daemon": 0}
         self.from_client: list[Packet] = []
         self.from_daemon: list[Packet] = []
         self.to_daemon: list[Packet] = []
@@ -122,29 +124,42 @@ class Run:
         self._feed(side, self.script.take(self.script.byte() % 64))
 
     def _feed(self, side: str, data: bytes) -> None:
-        cut = self.script.byte() % (len(data) + 1)
+        """Have bytes arrive, but for some at their end, which arrive with the next ones."""
+        data = self.late[side] + data
+        arrived = len(data) - self.script.byte() % (len(data) + 1)
+        self.late[side] = data[arrived:]
+        data = data[:arrived]
+        while data:
+            size = self.rest[side] or len(data)
+            self._receive(side, data[:size])
+            data = data[size:]
+
+    def _receive(self, side: str, data: bytes) -> None:
         parser = self.parsers[side]
         seen, take, out = (
             (self.from_client, self.session.from_client, self.to_daemon)
             if side == "client"
             else (self.from_daemon, self.session.from_daemon, self.to_client)
         )
-        for part in (data[:cut], data[cut:]):
-            passed = self._measure(side, part) if parser.is_empty else 0
-            parser.receive(part[:passed])
-            while (packet := parser.next_packet()) is not None:
-                seen.append(packet)
-                out.append(packet)
-            parser.receive(part[passed:])
-            while (packet := parser.next_packet()) is not None:
-                seen.append(packet)
-                take(PacketWithFds(packet))
-                self._drain()
+        if parser.is_empty:
+            self.rest[side] = self._measure(side, data)
+        passed = min(self.rest[side], len(data))
+        self.rest[side] -= passed
+        parser.receive(data[:passed])
+        while (packet := parser.next_packet()) is not None:
+            seen.append(packet)
+            out.append(packet)
+        parser.receive(data[passed:])
+        while (packet := parser.next_packet()) is not None:
+            seen.append(packet)
+            take(PacketWithFds(packet))
+            self._drain()
 
     def _measure(self, side: str, data: bytes) -> int:
-        """Return how many bytes a connection would pass on unseen."""
+        """Return how many bytes a connection would pass on unseen, as soon as they arrive."""
         if side == "client":
-            return measure_from_client(memoryview(data), len(data), protocol.MAX_PACKET, self.session.opened)
+            whole = not (self.session.opened and self.session.quiet)
+            return measure_from_client(memoryview(data), len(data), protocol.MAX_PACKET, self.session.opened, whole)
         return measure_from_daemon(memoryview(data), len(data))
 
     def _answer(self) -> None:
@@ -181,9 +196,15 @@ class Run:
         return protocol.uint(192) + protocol.string(revert) + protocol.uint(196) + protocol.string(start)
 
     def _drain(self) -> None:
-        for queue, seen in ((self.session.to_daemon, self.to_daemon), (self.session.to_client, self.to_client)):
-            while queue:
-                seen.append(queue.popleft().packet)
+        assert not (self.rest["client"] and self.session.to_daemon), "libvirt has to wait for the rest of a packet"
+        self._empty(self.session.to_daemon, self.to_daemon)
+        if not self.rest["daemon"]:
+            self._empty(self.session.to_client, self.to_client)
+
+    @staticmethod
+    def _empty(queue: deque[PacketWithFds], seen: list[Packet]) -> None:
+        while queue:
+            seen.append(queue.popleft().packet)
 
 
 def fuzz_one(data: bytes) -> None:

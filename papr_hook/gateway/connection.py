@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -84,40 +85,65 @@ class Connection:
             OSError: The connection to libvirt is broken.
             ProtocolError: One side sent malformed data.
         """
-        stream = self.client if from_client else self.daemon
+        stream, other = (self.client, self.daemon) if from_client else (self.daemon, self.client)
         if events & ~_EPOLLOUT and not stream.ended:
-            size = stream.read()
-            passed = self._pass_on(from_client, size) if stream.at_boundary else 0
-            if passed and passed == size and not (self.daemon if from_client else self.client).has_output:
+            if stream.rest:
+                settled = self._pass_rest(stream, other)
+            else:
+                settled = self._receive(stream, other)
+            if settled:
                 return True
-            stream.parser.receive(RECEIVED[passed:size])
-            take = self.session.from_client if from_client else self.session.from_daemon
-            while (item := stream.next_packet()) is not None:
-                take(item)
-            if from_client and stream.ended:
+            if self.client.ended:
                 # Its calls are carried out, as libvirt does it with those that it has read.
                 self.session.client_gone()
         self._update()
         return False
 
-    def _pass_on(self, from_client: bool, size: int) -> int:
-        """Send what has been received on, as far as it is packets that nothing is done with. Return their bytes."""
-        if from_client:
-            if not self.connected or self.daemon.has_output:
+    def _receive(self, stream: PacketStream, other: PacketStream) -> bool:
+        """Take the packets that have arrived. Return whether all of them have been sent on."""
+        size = stream.read()
+        passed = self._pass_packets(stream, other, size) if stream.at_boundary else 0
+        if passed and passed == size and not other.has_output:
+            return True
+        stream.parser.receive(RECEIVED[passed:size])
+        take = self.session.from_client if stream is self.client else self.session.from_daemon
+        while (item := stream.next_packet()) is not None:
+            take(item)
+        return False
+
+    def _pass_packets(self, stream: PacketStream, other: PacketStream, size: int) -> int:
+        """Send on what has been received, as far as it is packets that nothing is done with. Return their bytes."""
+        if stream is self.client:
+            if not self.connected:
                 return 0
-            passed = measure_from_client(RECEIVED, size, self.client.parser.limit, self.session.opened)
-            if passed:
-                self.daemon.pass_on(RECEIVED[:passed])
-            return passed
-        if self.client.has_output or self.client.ended:
+            # A packet of the gateway's own could not be sent before the rest of an incomplete one.
+            whole = not (self.session.opened and self.session.quiet)
+            passed = measure_from_client(RECEIVED, size, stream.parser.limit, self.session.opened, whole)
+        elif other.ended:
             return 0
-        passed = measure_from_daemon(RECEIVED, size)
+        else:
+            passed = measure_from_daemon(RECEIVED, size)
+        if passed > size:
+            stream.rest = passed - size
+            passed = size
         if passed:
-            try:
-                self.client.pass_on(RECEIVED[:passed])
-            except OSError:
-                return passed  # it has gone; what it sent before is still read
+            self._send_on(other, passed)
         return passed
+
+    def _pass_rest(self, stream: PacketStream, other: PacketStream) -> bool:
+        """Send on what has arrived of an incomplete packet. Return whether more of it may come at once."""
+        if other.has_output:
+            return False
+        size = stream.read_rest()
+        self._send_on(other, size)
+        return size > 0 and stream.rest > 0 and not other.has_output
+
+    def _send_on(self, other: PacketStream, size: int) -> None:
+        if other is self.daemon:
+            other.pass_on(RECEIVED[:size])
+        elif not other.ended:
+            with contextlib.suppress(OSError):  # it has gone; what it sent before is still read
+                other.pass_on(RECEIVED[:size])
 
     def on_worker(self, worker: WorkerHandle, events: int) -> None:
         """Act on events of a worker's socket. Raises as handle() does."""
@@ -154,9 +180,9 @@ class Connection:
         self._close_unwanted()
         if self.session.opened:
             self.client.parser.limit = protocol.MAX_PACKET
-        _queue(self.session.to_daemon, self.daemon)
+        _queue(self.session.to_daemon, self.daemon, self.client)
         self.daemon.send()
-        _queue(self.session.to_client, self.client)
+        _queue(self.session.to_client, self.client, self.daemon)
         self._send_to_client()
         if self.client.ended:
             self.over = self.daemon.ended or (self.session.finished and not self.daemon.has_output)
@@ -174,7 +200,7 @@ class Connection:
             except OSError:
                 self.client.drop_output()  # it has gone; what it sent before is still read
             moved = self.client.waiting < before
-            if self.client.waiting < HIGH_WATER_MARK:
+            if not _is_held_up(self.daemon, self.client):
                 self._blocked_since = None
             elif moved or self._blocked_since is None:
                 self._blocked_since = time.monotonic()
@@ -183,11 +209,16 @@ class Connection:
             self._blocked_since = None
 
 
-def _queue(packets: deque[PacketWithFds], stream: PacketStream) -> None:
-    while packets:
+def _queue(packets: deque[PacketWithFds], stream: PacketStream, other: PacketStream) -> None:
+    while packets and not other.rest:
         stream.put(packets.popleft())
 
 
+def _is_held_up(stream: PacketStream, other: PacketStream) -> bool:
+    """Return whether a stream is not read until the other one has sent what is queued."""
+    return other.waiting >= HIGH_WATER_MARK or (stream.rest > 0 and other.has_output)
+
+
 def _interest(stream: PacketStream, other: PacketStream) -> int:
-    events = select.EPOLLIN if not stream.ended and other.waiting < HIGH_WATER_MARK else 0
+    events = select.EPOLLIN if not (stream.ended or _is_held_up(stream, other)) else 0
     return events | (select.EPOLLOUT if stream.has_output else 0)

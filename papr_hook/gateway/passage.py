@@ -11,19 +11,22 @@ _unpack = HEADER.unpack_from
 _AWAITED = frozenset({*REWRITTEN, Procedure.CONNECT_OPEN})
 
 
-def measure_from_client(data: memoryview, size: int, limit: int, opened: bool) -> int:
-    """Return how many bytes of what a client sent are whole packets that its session would pass on unchanged.
+def measure_from_client(data: memoryview, size: int, limit: int, opened: bool, whole: bool) -> int:
+    """Return how many bytes the packets have that a client sent and its session would pass on unchanged.
+
+    That is more than what was received if the last of them is not complete yet.
 
     Args:
         data: What was received, from the start of a packet.
         size: Its bytes.
         limit: The longest packet that the client may send. A longer one is not counted, as is one with descriptors.
         opened: Whether libvirt has let the client in. Before that, every packet passes.
+        whole: Whether only complete packets count.
     """
     passed = 0
     while size - passed >= MIN_PACKET:
         length, _, _, procedure, type_, serial, _ = _unpack(data, passed)
-        if not MIN_PACKET <= length <= limit or length > size - passed or type_ in FDS_TYPES:
+        if not MIN_PACKET <= length <= limit or type_ in FDS_TYPES or (whole and length > size - passed):
             break
         if opened and (procedure in REWRITTEN or serial >= FIRST_SERIAL):
             break
@@ -32,7 +35,9 @@ def measure_from_client(data: memoryview, size: int, limit: int, opened: bool) -
 
 
 def measure_from_daemon(data: memoryview, size: int) -> int:
-    """Return how many bytes of what libvirt sent are whole packets that the session would pass on unchanged.
+    """Return how many bytes the packets have that libvirt sent and the session would pass on unchanged.
+
+    That is more than what was received if the last of them is not complete yet.
 
     Args:
         data: What was received, from the start of a packet.
@@ -41,7 +46,7 @@ def measure_from_daemon(data: memoryview, size: int) -> int:
     passed = 0
     while size - passed >= MIN_PACKET:
         length, program, _, procedure, type_, serial, _ = _unpack(data, passed)
-        if not MIN_PACKET <= length <= protocol.MAX_PACKET or length > size - passed or type_ in FDS_TYPES:
+        if not MIN_PACKET <= length <= protocol.MAX_PACKET or type_ in FDS_TYPES:
             break
         if type_ in REPLY_TYPES and program == PROGRAM and (procedure in _AWAITED or serial >= FIRST_SERIAL):
             break

@@ -130,6 +130,11 @@ class Session:
         return bool(self._calls) or self._gone_since is not None
 
     @property
+    def quiet(self) -> bool:
+        """Whether nothing is sent to libvirt until the client sends its next packet."""
+        return not (self._calls or self._replaced or self._delayed)
+
+    @property
     def waits(self) -> bool:
         """Whether a call waits for a worker or a lock, so that retry() has to be called again soon."""
         return any(call.worker is None or call.lock_of is not None for call in self._calls)
@@ -141,7 +146,7 @@ class Session:
             return False
         half_done = any(replaced.then for replaced in self._replaced.values())
         expired = self.clock() - self._gone_since > 2 * HELD_CALL_TIMEOUT and not half_done
-        return expired or not (self._calls or self._forwarded or self._replaced or self._delayed)
+        return expired or (self.quiet and not self._forwarded)
 
     # What the two sides and the workers send
 
@@ -223,10 +228,8 @@ class Session:
 
     def expire(self) -> None:
         """Forward the calls whose time is over."""
-        now = self.clock()
-        for call in list(self._calls):
-            if now >= call.deadline:
-                self._give_up(call, f"it was not laid out within {HELD_CALL_TIMEOUT:g} s")
+        for call in [call for call in self._calls if self.clock() >= call.deadline]:
+            self._give_up(call, f"it was not laid out within {HELD_CALL_TIMEOUT:g} s")
 
     def give_up_all(self, why: str) -> None:
         """Forward all held calls unmodified and release all locks: the client must not keep others waiting."""

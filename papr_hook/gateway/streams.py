@@ -28,6 +28,7 @@ RECEIVED = memoryview(_BUFFER)
 """What every socket is read into. The parser copies what it keeps, so that idle connections need no buffer."""
 
 _INTO = [_BUFFER]
+_NOT_ANNOUNCED = "file descriptor that was not announced"
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
 
@@ -37,16 +38,18 @@ class PacketStream:
 
     Attributes:
         parser: Splits what the socket receives.
+        rest: Bytes to come of a packet that is passed on as it arrives, or 0.
         waiting: Bytes that are queued for sending.
         ended: Whether the peer will send nothing more.
     """
 
-    __slots__ = ("_outgoing", "_received", "ended", "parser", "sock", "waiting")
+    __slots__ = ("_outgoing", "_received", "ended", "parser", "rest", "sock", "waiting")
 
     def __init__(self, sock: socket.socket, limit: int = protocol.MAX_PACKET) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.parser = PacketParser(limit)
+        self.rest = 0
         self.waiting = 0
         self.ended = False
         self._received: deque[int] = deque()
@@ -69,8 +72,24 @@ class PacketStream:
             OSError: The connection is broken.
             RemoteProtocolError: More file descriptors arrived at once than the protocol allows.
         """
+        return self._read_into(_INTO)
+
+    def read_rest(self) -> int:
+        """Read what has arrived of the packet that `rest` belongs to into RECEIVED, and return the number of bytes.
+
+        Raises:
+            OSError: The connection is broken.
+            RemoteProtocolError: A file descriptor arrived, which such a packet has not.
+        """
+        size = self._read_into([RECEIVED[: self.rest]])
+        if self._received:
+            raise protocol.RemoteProtocolError(_NOT_ANNOUNCED)
+        self.rest -= size
+        return size
+
+    def _read_into(self, buffers: list[bytearray] | list[memoryview]) -> int:
         try:
-            size, messages, flags, _ = self.sock.recvmsg_into(_INTO, _ANCILLARY, _CLOEXEC)
+            size, messages, flags, _ = self.sock.recvmsg_into(buffers, _ANCILLARY, _CLOEXEC)
         except BlockingIOError:
             return 0
         except ConnectionResetError:
@@ -100,7 +119,7 @@ class PacketStream:
         packet = self.parser.next_packet()
         if packet is None:
             if len(self._received) != self.parser.fds_read:
-                raise protocol.RemoteProtocolError("file descriptor that was not announced")
+                raise protocol.RemoteProtocolError(_NOT_ANNOUNCED)
             return None
         if not packet.fds:
             return PacketWithFds(packet)
@@ -118,12 +137,13 @@ class PacketStream:
         close_fds(item.fds[packet.fds :])
 
     def pass_on(self, data: memoryview) -> None:
-        """Send bytes of RECEIVED that are whole packets, and queue a copy of what the socket does not take.
+        """Send bytes of RECEIVED after what is queued, and queue a copy of what the socket does not take.
 
-        Nothing may be queued already. Raises OSError.
+        Raises:
+            OSError: The connection is broken.
         """
         try:
-            sent = self.sock.send(data, _NOSIGNAL)
+            sent = 0 if self._outgoing else self.sock.send(data, _NOSIGNAL)
         except BlockingIOError:
             sent = 0
         if sent != len(data):

@@ -1,4 +1,4 @@
-"""Packets that pass unseen: whole ones that the session would pass on unchanged, and no others."""
+"""Packets that pass unseen: those that the session would pass on unchanged, and no others."""
 
 from __future__ import annotations
 
@@ -13,21 +13,30 @@ REPLY = build_packet(Procedure.DOMAIN_GET_XML_DESC, Type.REPLY, 3, 0, b"xml!").d
 EVENT = build_packet(318, Type.MESSAGE, 0, 0, b"event").data
 
 
-def from_client(data: bytes, limit: int = MAX_PACKET, opened: bool = True) -> int:
-    return measure_from_client(memoryview(data), len(data), limit, opened)
+def from_client(data: bytes, limit: int = MAX_PACKET, opened: bool = True, whole: bool = False) -> int:
+    return measure_from_client(memoryview(data), len(data), limit, opened, whole)
 
 
 def from_daemon(data: bytes) -> int:
     return measure_from_daemon(memoryview(data), len(data))
 
 
-def test_whole_packets_pass() -> None:
-    """Several at once, up to one that is not complete."""
+def test_packets_pass() -> None:
+    """Several at once, with all bytes of one whose header is complete."""
     for measure, packet in ((from_client, ANY), (from_daemon, REPLY), (from_daemon, EVENT)):
         assert measure(packet * 3) == 3 * len(packet)
-        for cut in (1, 4, 27, 29, len(packet) - 1):
+        for cut in (1, 4, 27):
             assert measure(packet + packet[:cut]) == len(packet)
             assert measure(packet[:cut]) == 0
+        for cut in (28, 29, len(packet) - 1):
+            assert measure(packet + packet[:cut]) == 2 * len(packet)
+            assert measure(packet[:cut]) == len(packet)
+
+
+def test_only_whole_packets_pass() -> None:
+    """A client's packet that is not complete may have to wait until it is."""
+    for cut in (28, 29, len(ANY) - 1):
+        assert from_client(ANY + ANY[:cut], whole=True) == len(ANY)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,8 +99,10 @@ def test_a_client_that_is_not_let_in_sends_little(host: RelayHost) -> None:
     client.sock.sendall(uint(131_073))
     assert client.ended()
     client, daemon = host.open()
-    client.send(Procedure.DOMAIN_GET_XML_DESC, bytes(1 << 20))
+    sender = threading.Thread(target=client.send, args=(Procedure.DOMAIN_GET_XML_DESC, bytes(1 << 20)))
+    sender.start()
     assert len(daemon.next().payload) == 1 << 20
+    sender.join()
 
 
 def test_without_libvirt(tmp_path: Path) -> None:

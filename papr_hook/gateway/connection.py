@@ -87,11 +87,8 @@ class Connection:
         """
         stream, other = (self.client, self.daemon) if from_client else (self.daemon, self.client)
         if events & ~_EPOLLOUT and not stream.ended:
-            if stream.rest:
-                settled = self._pass_rest(stream, other)
-            else:
-                settled = self._receive(stream, other)
-            if settled:
+            take = self._pass_rest if stream.rest else self._receive
+            if take(stream, other):
                 return True
             if self.client.ended:
                 # Its calls are carried out, as libvirt does it with those that it has read.

@@ -18,6 +18,10 @@ CHUNK = 262_144
 HIGH_WATER_MARK = 262_144
 """Bytes that wait to be sent to one side, beyond which nothing is read from the other."""
 
+SEND_BUFFER = 262_144
+"""Bytes that the kernel keeps for a peer until it reads (SO_SNDBUF). A packet of a stream fits into that, but not into
+what a socket has without this (net.core.wmem_default)."""
+
 _ANCILLARY = socket.CMSG_SPACE(protocol.MAX_FDS * struct.calcsize("i"))
 
 
@@ -47,6 +51,7 @@ class PacketStream:
 
     def __init__(self, sock: socket.socket, limit: int = protocol.MAX_PACKET) -> None:
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self.sock = sock
         self.parser = PacketParser(limit)
         self.rest = 0

@@ -94,6 +94,14 @@ def test_output_waits_for_a_slow_peer(pair: tuple[PacketStream, PacketStream]) -
     assert (ours.waiting, ours.has_output, open_fds()) == (0, False, before)
 
 
+def test_a_packet_of_a_stream_is_sent_at_once(pair: tuple[PacketStream, PacketStream]) -> None:
+    """A peer that is busy does not keep a part of it here."""
+    ours, _ = pair
+    ours.put(PacketWithFds(build_packet(208, Type.STREAM, 3, 2, bytes(262_120))))
+    ours.send()
+    assert not ours.has_output
+
+
 def test_a_peer_that_closes(pair: tuple[PacketStream, PacketStream]) -> None:
     """What it sent before is read; then the stream has ended, also if it did not read all that it got."""
     ours, theirs = pair

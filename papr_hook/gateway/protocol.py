@@ -53,7 +53,6 @@ class Procedure(IntEnum):
     DOMAIN_CREATE_XML = 10
     DOMAIN_DEFINE_XML = 11
     DOMAIN_GET_XML_DESC = 14
-    DOMAIN_LOOKUP_BY_UUID = 24
     DOMAIN_SET_AUTOSTART = 29
     NETWORK_GET_XML_DESC = 43
     NETWORK_LOOKUP_BY_NAME = 46
@@ -301,6 +300,10 @@ class Reader:
         return DomainRef(name.decode("utf-8", "replace"), uuid, self.payload[start : self.at])
 
 
+_NO_ID = struct.pack(">i", -1)
+"""The id of a guest that does not run."""
+
+
 @dataclass(frozen=True)
 class DomainRef:
     """A domain as a call refers to it: remote_nonnull_domain.
@@ -313,10 +316,10 @@ class DomainRef:
     uuid: bytes
     raw: bytes
 
-    @property
-    def is_running(self) -> bool:
-        """Return whether the guest ran when libvirt made this reference: its id is -1 otherwise."""
-        return self.raw[-WORD:] != b"\xff\xff\xff\xff"
+    @classmethod
+    def of(cls, name: str, uuid: bytes) -> DomainRef:
+        """Return a reference to a guest. libvirt finds it by the UUID (qemuDomainObjFromDomain in its src/qemu)."""
+        return cls(name, uuid, string(name.encode()) + uuid + _NO_ID)
 
 
 def uint(value: int) -> bytes:

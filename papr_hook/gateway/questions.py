@@ -5,6 +5,8 @@ The arguments and results of the calls are those of libvirt's src/remote/remote_
 
 from __future__ import annotations
 
+from ..domainxml.text import parse
+from ..errors import InputError
 from ..host.networks import is_hostdev_network
 from ..virt.flags import XmlFlag
 from .protocol import DomainRef, Procedure, Reader, string, uint
@@ -36,24 +38,22 @@ def ask_has_managed_save(guest: DomainRef) -> Steps[bool]:
     return bool(Reader((yield Call(Procedure.DOMAIN_HAS_MANAGED_SAVE_IMAGE, guest.raw + uint(0)))).uint())
 
 
-def ask_previous_xmls(uuid: bytes) -> Steps[tuple[bytes, ...]]:
-    """Return the domain XML that a guest has for its next start, then that of the running guest.
+def ask_previous_xmls(guest: DomainRef) -> Steps[tuple[bytes, ...]]:
+    """Return the domain XML that a guest has for its next start, then that of the running guest if it runs.
 
-    A transient guest has one domain XML. Passwords are left out, because a client may be allowed less than to read
-    them. A question that libvirt refuses is no memory.
-
-    Args:
-        uuid: The 16 bytes of the guest's UUID.
+    A guest that does not run, or is transient, has one domain XML. Passwords are left out, because a client may be
+    allowed less than to read them. A question that libvirt refuses is no memory.
     """
-    xmls: list[bytes] = []
     try:
-        guest = Reader((yield Call(Procedure.DOMAIN_LOOKUP_BY_UUID, uuid))).domain()
-        xmls.append((yield from ask_domain_xml(guest, XmlFlag.INACTIVE)))
-        if guest.is_running:
-            xmls.append((yield from ask_domain_xml(guest, XmlFlag.LIVE)))
+        present = yield from ask_domain_xml(guest, XmlFlag.LIVE)
     except UpstreamError:
-        pass
-    return tuple(xmls)
+        return ()
+    try:
+        if parse(present).getroot().get("id") is None:
+            return (present,)
+        return (yield from ask_domain_xml(guest, XmlFlag.INACTIVE)), present
+    except (UpstreamError, InputError):
+        return (present,)
 
 
 def ask_hostdev_networks(names: frozenset[str]) -> Steps[frozenset[str]]:

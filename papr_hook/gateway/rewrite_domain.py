@@ -204,13 +204,13 @@ def _ask_previous(analysis: Analysis) -> Steps[tuple[bytes, ...]]:
 
     Clients that define a guest again and again leave the addresses out. A guest without a UUID is a new one.
     """
-    if not analysis.lacks_place:
+    if analysis.guest is None or not analysis.lacks_place:
         return ()
     try:
         uuid = UUID(analysis.domain.tree.getroot().findtext("uuid", "").strip())
     except ValueError:
         return ()
-    return (yield from ask_previous_xmls(uuid.bytes))
+    return (yield from ask_previous_xmls(DomainRef.of(analysis.guest.name, uuid.bytes)))
 
 
 def _log_diagnostics(guest: str, result: Result, log: Log) -> None:

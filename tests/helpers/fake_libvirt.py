@@ -81,25 +81,19 @@ class FakeLibvirt:
             Procedure.DOMAIN_IS_PERSISTENT: lambda _: uint(self.defined is not None),
             Procedure.DOMAIN_HAS_MANAGED_SAVE_IMAGE: lambda _: uint(self.managed_save),
             Procedure.DOMAIN_DEFINE_XML_FLAGS: self._define,
-            Procedure.DOMAIN_LOOKUP_BY_UUID: self._look_up,
             Procedure.DOMAIN_SNAPSHOT_GET_XML_DESC: lambda _: string(self.snapshot),
         }
 
     def _domain_xml(self, payload: bytes) -> bytes:
         reader = Reader(payload)
-        reader.domain()
+        if (self.defined is None and self.running is None) or reader.domain().uuid != UUID:
+            raise UpstreamError("no such guest")
         inactive = reader.uint() & INACTIVE or self.running is None
         xml = self.defined if inactive and self.defined is not None else self.running
-        assert xml is not None
         if inactive and self.edits:
             self.defined = self.edits.pop(0)
-        return string(xml)
+        return string(xml or b"")
 
     def _define(self, payload: bytes) -> bytes:
         self.defined = Reader(payload).string()
         return GUEST
-
-    def _look_up(self, payload: bytes) -> bytes:
-        if (self.defined is None and self.running is None) or payload != UUID:
-            raise UpstreamError("no such guest")
-        return RUNNING_GUEST if self.running is not None else GUEST

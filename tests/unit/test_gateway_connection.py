@@ -158,9 +158,9 @@ def test_a_call_is_not_kept_by_a_client_that_stops_amid_a_packet(host: RelayHost
     client.send(Procedure.DOMAIN_DEFINE_XML, string(XML), serial=5)
     worker.next()
     client.sock.sendall(LONG[:200_000])
-    question = build_packet(Procedure.DOMAIN_LOOKUP_BY_UUID, Type.CALL, 1, 0, bytes(16))
+    question = build_packet(Procedure.DOMAIN_GET_XML_DESC, Type.CALL, 1, 0, bytes(16))
     worker.sock.sendall(question.data)
-    assert daemon.next().procedure == Procedure.DOMAIN_LOOKUP_BY_UUID
+    assert daemon.next().procedure == Procedure.DOMAIN_GET_XML_DESC
     worker.sock.sendall(build_message(Message.DONE, string(b"<laid-out/>")).data)
     assert Reader(daemon.next().payload).string() == b"<laid-out/>"
     sender = threading.Thread(target=client.sock.sendall, args=(LONG[200_000:],))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from papr_hook.gateway.protocol import Procedure, Reader, string, uint
+from papr_hook.gateway.protocol import DomainRef, Procedure, Reader, string, uint
 from papr_hook.gateway.questions import ask_domain_xml, ask_hostdev_networks, ask_previous_xmls
 from papr_hook.gateway.steps import Call, LockRequest, Steps, UpstreamError
-from tests.helpers.fake_libvirt import GUEST, RUNNING_GUEST, UUID
+from tests.helpers.fake_libvirt import GUEST, UUID
 
 Answer = Callable[[Call], bytes]
 NETWORKS = {
@@ -54,18 +54,26 @@ def test_networks_that_hand_out_host_devices() -> None:
     assert ask(ask_hostdev_networks(frozenset({"vfs"})), refuse) == frozenset()
 
 
-@pytest.mark.parametrize(("guest", "flags"), [(GUEST, [2]), (RUNNING_GUEST, [2, 0])])
-def test_the_places_of_a_guest(guest: bytes, flags: list[int]) -> None:
+def test_the_places_of_a_guest() -> None:
     """The domain XML of the next start comes first. None is asked for with its passwords."""
-    calls: list[Call] = []
+    xmls = {0: b"<domain id='7'/>", 2: b"<domain/>"}
+    calls: list[bytes] = []
 
     def answer(call: Call) -> bytes:
-        calls.append(call)
-        return guest if call.procedure == Procedure.DOMAIN_LOOKUP_BY_UUID else string(b"<domain/>")
+        calls.append(call.payload)
+        flags = int.from_bytes(call.payload[-4:], "big")
+        if flags not in xmls:
+            return refuse(call)
+        return string(xmls[flags])
 
-    assert ask(ask_previous_xmls(UUID), answer) == (b"<domain/>",) * len(flags)
-    assert [call.payload for call in calls[1:]] == [guest + uint(flag) for flag in flags]
-    assert ask(ask_previous_xmls(UUID), refuse) == ()
+    guest = DomainRef.of("g", UUID)
+    assert ask(ask_previous_xmls(guest), answer) == (xmls[2], xmls[0])
+    assert calls == [GUEST + uint(0), GUEST + uint(2)]
+    stopped = xmls.pop(2)
+    assert ask(ask_previous_xmls(guest), answer) == (xmls[0],)
+    xmls[0] = stopped
+    assert ask(ask_previous_xmls(guest), answer) == (stopped,)
+    assert ask(ask_previous_xmls(guest), refuse) == ()
 
 
 def test_a_refusal() -> None:

@@ -95,7 +95,7 @@ def test_a_guest_that_is_defined_again_without_addresses() -> None:
     again = laid_out(libvirt, UNPLACED)
     assert places(again) == places(moved)
     asked = [call.payload for call in libvirt.calls if call.procedure == Procedure.DOMAIN_GET_XML_DESC]
-    assert asked == [GUEST + uint(2)]
+    assert asked == [GUEST + uint(0)]
     attached = moved.replace(b"<domain ", b"<domain id='7' ").replace(
         b"</devices>", disk("vdx", at(4, 9)).encode() + b"</devices>"
     )
@@ -112,7 +112,7 @@ def test_a_guest_whose_devices_have_places_is_not_asked_for() -> None:
     assert laid_out(libvirt, placed) == placed
     laid_out(libvirt, UNPLACED.replace(b"uuid", b"title"))
     assert libvirt.calls == []
-    refused = FakeLibvirt(CROWDED, refused=(Procedure.DOMAIN_LOOKUP_BY_UUID,))
+    refused = FakeLibvirt(CROWDED, refused=(Procedure.DOMAIN_GET_XML_DESC,))
     assert laid_out(refused, UNPLACED) == placed
     assert refused.journal == ["guest 'g': laid out on its way to libvirt"]
 

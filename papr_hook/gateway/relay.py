@@ -21,7 +21,7 @@ from .limited_log import LimitedLog
 from .nursery import request_worker
 from .protocol import Packet, PacketParser, ProtocolError
 from .session import PendingCall, Session
-from .streams import CHUNK
+from .streams import RECEIVED
 from .worker_protocol import takes_another
 
 LINGER = 10.0
@@ -89,19 +89,19 @@ class WorkerHandle:
         if self._stopped or not events & ~select.EPOLLOUT:
             return
         try:
-            data = self._sock.recv(CHUNK)
+            size = self._sock.recv_into(RECEIVED)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            size = 0
         try:
-            self._parser.receive(data)
+            self._parser.receive(RECEIVED[:size])
             while not self._stopped and (packet := self._parser.next_packet()) is not None:
                 self._stays = takes_another(packet)
                 session.from_worker(self.call, packet)
         except ProtocolError:
-            data = b""
-        if not data and not self._stopped:
+            size = 0
+        if not size and not self._stopped:
             session.worker_ended(self.call)
             self.stop()
 

@@ -85,6 +85,18 @@ def test_hook(gated: BootedHost, breakage: str, expected: dict[str, str]) -> Non
     assert examine(gated) == {}
 
 
+def test_hook_whose_python_finds_less(gated: BootedHost) -> None:
+    """lxml in root's own packages is there for the command, and not for the hook, which then lets guests start."""
+    lxml = gated.run("python3", "-c", "import lxml; print(lxml.__path__[0])").stdout.strip()
+    own = gated.run("python3", "-c", "import site; print(site.getusersitepackages())").stdout.strip()
+    gated.sh(f"mkdir -p {own}; mv {lxml} {own}")
+    try:
+        assert examine(gated) == {"hook-broken": "error"}
+    finally:
+        gated.sh(f"mv {own}/lxml {lxml}; rm -r {own}")
+    assert examine(gated) == {}
+
+
 def test_hook_that_libvirt_has_not_found(gated: BootedHost) -> None:
     """A daemon that looked for hooks while there was none does not call one that comes later."""
     gated.sh(f"mv {HOOK} /srv/hook; systemctl restart libvirtd")

@@ -29,7 +29,7 @@ def _installed() -> Iterator[Path]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="papr-") as name,
-        tempfile.TemporaryDirectory(prefix="papr-", dir="/run") as run_dir,
+        tempfile.TemporaryDirectory(prefix="papr-", dir="/dev/shm") as run_dir,
     ):
         directory = Path(name)
         shutil.copytree(PROJECT / "papr_hook", directory / "papr_hook", ignore=shutil.ignore_patterns("__pycache__"))

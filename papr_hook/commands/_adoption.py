@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -19,15 +20,15 @@ from ..errors import LibvirtError, PaprHookError
 from ..host.networks import is_hostdev_network
 from ..model import Guest
 from ..pipeline import Result
-from ..virt.backup import Backups
+from ..virt.backup import Backups, NewBackup
 from ..virt.connection import Connection, GuestState, connect
 from ..virt.redefinition import MAX_TRIES, REDEFINED_ALL_THE_TIME, Redefinition
 
 RECONNECT_SECONDS = 30.0
 """How long a daemon that is restarted may take to answer again."""
 
-BATCH = 16
-"""Guests whose backups are written at the same time."""
+WORKERS = 4
+"""Guests at the same time. While libvirt defines one, the backups of others are written, and it is asked for others."""
 
 _POLL_SECONDS = 0.2
 
@@ -74,6 +75,7 @@ class Host:
         self._stack = ExitStack()
         self._connection = self._stack.enter_context(connect(uri))
         self._is_remote = bool(urlsplit(uri).hostname)
+        self._reconnecting = threading.Lock()
 
     def __enter__(self) -> Host:
         return self
@@ -81,73 +83,110 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def guests(self, autostart: bool) -> list[str]:
-        """Return the UUIDs of its guests. Raises LibvirtError."""
-        return self._ask(lambda connection: connection.guests(autostart))
+    def read(self, autostart: bool) -> list[tuple[GuestState, bytes]]:
+        """Return its guests with their domain XML. Raises LibvirtError."""
+        return self._ask(lambda connection: connection.read_guests(autostart))
 
-    def plan(self, guest: str, earlier: GuestPlan | None = None) -> GuestPlan:
+    def plan_named(self, guest: str) -> GuestPlan:
         """Return what is to be done about a guest.
 
         Args:
             guest: Its name or UUID.
-            earlier: A plan whose layout is taken. Whether the guest still has its domain XML is not asked.
         """
-        state = None
         try:
-            state = self._ask(lambda connection: connection.state(guest))
-            return self._plan(state, earlier)
-        except PaprHookError as error:
-            found, name = (state.uuid, state.name) if state is not None else (guest, guest)
-            return GuestPlan(found, name, Outcome.FAILED, str(error))
+            state = self._state(guest)
+        except LibvirtError as error:
+            return GuestPlan(guest, guest, Outcome.FAILED, str(error))
+        try:
+            return self.plan(state, self._ask(lambda connection: connection.read_domain_xml(state.uuid)))
+        except LibvirtError as error:
+            return GuestPlan(state.uuid, state.name, Outcome.FAILED, str(error))
 
-    def adopt(self, plans: Sequence[GuestPlan]) -> Iterator[GuestPlan]:
+    def plan(self, state: GuestState, before: bytes) -> GuestPlan:
+        """Return what is to be done about a guest.
+
+        Args:
+            state: What libvirt knows about it.
+            before: Its domain XML.
+        """
+
+        def unchanged(outcome: Outcome, reason: str = "") -> GuestPlan:
+            return GuestPlan(state.uuid, state.name, outcome, reason)
+
+        try:
+            analysis = pipeline.analyze(before, self._config)
+            if analysis.domain.guest is None:
+                return unchanged(Outcome.SKIPPED, "not a pseries guest")
+            if analysis.guest is None:
+                return unchanged(Outcome.SKIPPED, "mode is keep")
+            if self._is_remote and self._has_host_devices(analysis.guest):
+                return unchanged(Outcome.SKIPPED, "host devices of another host; run papr-hook adopt there")
+            result = analysis.apply_layout()
+        except PaprHookError as error:
+            return unchanged(Outcome.FAILED, str(error))
+        if not result.changed:
+            return unchanged(Outcome.COMPLIES)
+        return _plan_change(state, before, result)
+
+    def adopt(self, plans: Sequence[GuestPlan]) -> Generator[GuestPlan, None, None]:
         """Define the layouts of guests, and yield what was done about each.
 
-        A backup has to be on the disk, which takes as long as libvirt's own definition. So those of some guests are
-        written at the same time.
+        If it is closed, no other guest is begun, and those that were begun are done.
 
         Args:
             plans: The plans of guests that change.
         """
-        with ThreadPoolExecutor(BATCH) as pool:
-            for start in range(0, len(plans), BATCH):
-                batch = plans[start : start + BATCH]
-                saved = [pool.submit(self._backups.save, plan.guest, plan.before) for plan in batch]
-                done = [self._adopt(plan, backup, pool) for plan, backup in zip(batch, saved)]
-                yield from (_with_backup(plan, confirmed) for plan, confirmed in done)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            yield from pool.map(self._adopt, plans)
 
-    def _adopt(self, plan: GuestPlan, saved: Future[None], pool: Executor) -> tuple[GuestPlan, Future[None] | None]:
-        """Define the layout of a guest. Return what was done, and the writing of its backup if it was defined.
+    def _adopt(self, plan: GuestPlan) -> GuestPlan:
+        """Define the layout of a guest, and return what was done."""
+        try:
+            with self._backups.replace(plan.guest) as backup:
+                return self._redefine(plan, backup)
+        except PaprHookError as error:
+            return replace(plan, outcome=Outcome.FAILED, reason=str(error))
+
+    def _redefine(self, plan: GuestPlan, backup: NewBackup) -> GuestPlan:
+        """Define the layout of a guest, and return what was done.
 
         If another client has changed the domain XML since the plan, the layout is made again.
 
-        Args:
-            plan: The plan of the guest.
-            saved: The writing of its backup before the definition.
-            pool: Writes the backup after it.
+        Raises:
+            PaprHookError: The backup cannot be written, or libvirt refused a call.
         """
+        for _ in range(MAX_TRIES):
+            result = plan.result
+            if plan.outcome is not Outcome.CHANGE or result is None:
+                return plan
+            backup.save(plan.before)
+            plan = _plan_change(self._state(plan.guest), plan.before, result)
+            if plan.outcome is not Outcome.CHANGE:
+                return plan
+            redefinition, after = self._define(plan, result.data, backup)
+            if redefinition in (Redefinition.DONE, Redefinition.COLLIDED):
+                backup.confirm(after)
+            if redefinition is Redefinition.DONE:
+                return plan
+            if redefinition is not Redefinition.CHANGED:
+                raise LibvirtError(redefinition.value)
+            plan = self.plan_named(plan.guest)
+        raise LibvirtError(REDEFINED_ALL_THE_TIME)
+
+    def _define(self, plan: GuestPlan, data: bytes, backup: NewBackup) -> tuple[Redefinition, bytes]:
+        """Define the layout of a guest that is still as planned.
+
+        It counts as changed if the daemon ends meanwhile, since only another look tells whether it is.
+        """
+        connection = self._connection
         try:
-            saved.result()
-            earlier: GuestPlan | None = plan
-            for _ in range(MAX_TRIES):
-                again = self.plan(plan.guest, earlier)
-                if again.outcome is not Outcome.CHANGE or again.result is None:
-                    return again, None
-                if earlier is None:
-                    self._backups.save(again.guest, again.before)
-                redefinition = self._redefine(again, again.result.data)
-                confirmed = None
-                if redefinition in (Redefinition.DONE, Redefinition.COLLIDED):
-                    after = self._ask(lambda connection: connection.read_domain_xml(plan.guest))
-                    confirmed = pool.submit(self._backups.confirm, plan.guest, after)
-                if redefinition is Redefinition.DONE:
-                    return again, confirmed
-                if redefinition is not Redefinition.CHANGED:
-                    return replace(again, outcome=Outcome.FAILED, reason=redefinition.value), confirmed
-                earlier = None
-        except PaprHookError as error:
-            return replace(plan, outcome=Outcome.FAILED, reason=str(error)), None
-        return replace(plan, outcome=Outcome.FAILED, reason=REDEFINED_ALL_THE_TIME), None
+            return connection.redefine_if_unchanged(plan.guest, plan.before, data)
+        except LibvirtError:
+            if connection.is_alive():
+                raise
+        backup.keep()
+        self._reconnect(connection)
+        return Redefinition.CHANGED, b""
 
     def restore(self, guest: str, force: bool) -> str:
         """Define the domain XML that a guest had before it was adopted.
@@ -162,7 +201,7 @@ class Host:
         Raises:
             PaprHookError: The guest was not adopted, was changed since, or libvirt does not define it.
         """
-        state = self._ask(lambda connection: connection.state(guest))
+        state = self._state(guest)
         backup = self._backups.load(state.uuid)
         if backup is None:
             raise PaprHookError("there is no backup of this guest")
@@ -170,9 +209,9 @@ class Host:
             raise PaprHookError("the backup is not the domain XML of this guest; it is not restored")
         current = self._ask(lambda connection: connection.read_domain_xml(state.uuid))
         if current != backup.before:
-            if current != backup.after and not force:
+            if not backup.is_laid_out(current) and not force:
                 raise PaprHookError("changed since it was adopted; use --force to restore it nevertheless")
-            redefinition = self._ask(lambda c: c.redefine_if_unchanged(state.uuid, current, backup.before))
+            redefinition, _ = self._ask(lambda c: c.redefine_if_unchanged(state.uuid, current, backup.before))
             if redefinition is Redefinition.CHANGED:
                 raise PaprHookError("changed while it was restored; try again")
             if redefinition is not Redefinition.DONE:
@@ -180,34 +219,8 @@ class Host:
         self._backups.remove(state.uuid)
         return f"{state.name}: restored; effective at {'its next cold' if state.is_running else 'next'} start"
 
-    def _redefine(self, plan: GuestPlan, data: bytes) -> Redefinition:
-        """Define a guest's layout if the guest is still as planned."""
-        return self._ask(lambda connection: connection.redefine_if_unchanged(plan.guest, plan.before, data))
-
-    def _plan(self, state: GuestState, earlier: GuestPlan | None) -> GuestPlan:
-        def skip(reason: str) -> GuestPlan:
-            return GuestPlan(state.uuid, state.name, Outcome.SKIPPED, reason)
-
-        if earlier is not None and earlier.result is not None:
-            before, result = earlier.before, earlier.result
-        else:
-            before = self._ask(lambda connection: connection.read_domain_xml(state.uuid))
-            analysis = pipeline.analyze(before, self._config)
-            if analysis.domain.guest is None:
-                return skip("not a pseries guest")
-            if analysis.guest is None:
-                return skip("mode is keep")
-            if self._is_remote and self._has_host_devices(analysis.guest):
-                return skip("host devices of another host; run papr-hook adopt there")
-            result = analysis.apply_layout()
-            if not result.changed:
-                return GuestPlan(state.uuid, state.name, Outcome.COMPLIES)
-        if not state.is_persistent:
-            return skip("transient domain")
-        if state.has_managed_save:
-            return skip("managed save image; start the guest and shut it down, or remove the image")
-        reason = "running; effective at its next cold start" if state.is_running else "effective at next start"
-        return GuestPlan(state.uuid, state.name, Outcome.CHANGE, reason, before, result)
+    def _state(self, guest: str) -> GuestState:
+        return self._ask(lambda connection: connection.state(guest))
 
     def _has_host_devices(self, guest: Guest) -> bool:
         """Return whether a guest has devices that only its own host knows."""
@@ -218,35 +231,41 @@ class Host:
 
     def _ask(self, question: Callable[[Connection], T]) -> T:
         """Ask libvirt, once more if its daemon was restarted."""
+        connection = self._connection
         try:
-            return question(self._connection)
+            return question(connection)
         except LibvirtError:
-            if self._connection.is_alive():
+            if connection.is_alive():
                 raise
-        self._reconnect()
-        return question(self._connection)
+        return question(self._reconnect(connection))
 
-    def _reconnect(self) -> None:
+    def _reconnect(self, lost: Connection) -> Connection:
+        """Return another connection than a lost one, which another thread may have made."""
         deadline = time.monotonic() + RECONNECT_SECONDS
-        while True:
-            try:
-                self._stack.close()
-                self._connection = self._stack.enter_context(connect(self._uri))
-                return
-            except LibvirtError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_POLL_SECONDS)
+        with self._reconnecting:
+            while self._connection is lost:
+                try:
+                    self._connection = self._stack.enter_context(connect(self._uri))
+                except LibvirtError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(_POLL_SECONDS)
+            return self._connection
 
 
-def _with_backup(plan: GuestPlan, confirmed: Future[None] | None) -> GuestPlan:
-    """Return what was done about a guest, after its backup was written."""
-    try:
-        if confirmed is not None:
-            confirmed.result()
-    except PaprHookError as error:
-        return replace(plan, outcome=Outcome.FAILED, reason=str(error))
-    return plan
+def _plan_change(state: GuestState, before: bytes, result: Result) -> GuestPlan:
+    """Return the plan to lay out a guest, unless its state forbids that."""
+
+    def plan(outcome: Outcome, reason: str) -> GuestPlan:
+        return GuestPlan(state.uuid, state.name, outcome, reason, before, result)
+
+    if not state.is_persistent:
+        return plan(Outcome.SKIPPED, "transient domain")
+    if state.has_managed_save:
+        return plan(Outcome.SKIPPED, "managed save image; start the guest and shut it down, or remove the image")
+    if state.is_running:
+        return plan(Outcome.CHANGE, "running; effective at its next cold start")
+    return plan(Outcome.CHANGE, "effective at next start")
 
 
 def _read_all(connection: Connection, networks: list[str]) -> list[bytes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,16 +65,15 @@ def run(args: AdoptArgs, io: Io) -> int:
             guests = args.guests or backups.guests()
             failed = _restore(args, output, host, guests)
         else:
-            failed = _adopt(args, output, host, args.guests or host.guests(args.autostart))
+            failed = _adopt(args, output, host)
     output.check()
     return 1 if failed else 0
 
 
-def _adopt(args: AdoptArgs, output: _Output, host: Host, guests: Sequence[str]) -> bool:
+def _adopt(args: AdoptArgs, output: _Output, host: Host) -> bool:
     """Plan, ask, and lay out. Return whether a guest failed."""
     plans = []
-    for guest in output.progress("reading", guests, len(guests)):
-        plan = host.plan(guest)
+    for plan in _plan(args, output, host):
         plans.append(plan)
         output.print_plan(plan)
     changes = [plan for plan in plans if plan.outcome is Outcome.CHANGE]
@@ -84,10 +85,20 @@ def _adopt(args: AdoptArgs, output: _Output, host: Host, guests: Sequence[str]) 
         return failed
     if not args.yes and not _confirm(output, len(changes)):
         return failed
-    for done in output.progress("defining", host.adopt(changes), len(changes)):
-        failed |= done.outcome is Outcome.FAILED
-        output.print_result(done)
+    with contextlib.closing(host.adopt(changes)) as adopted:
+        for done in output.progress("defining", adopted, len(changes)):
+            failed |= done.outcome is Outcome.FAILED
+            output.print_result(done)
     return failed
+
+
+def _plan(args: AdoptArgs, output: _Output, host: Host) -> Iterator[GuestPlan]:
+    """Yield what is to be done about each guest."""
+    if args.guests:
+        yield from map(host.plan_named, output.progress("reading", args.guests, len(args.guests)))
+    else:
+        guests = host.read(args.autostart)
+        yield from itertools.starmap(host.plan, output.progress("reading", guests, len(guests)))
 
 
 def _restore(args: AdoptArgs, output: _Output, host: Host, guests: Sequence[str]) -> bool:

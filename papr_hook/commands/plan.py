@@ -72,8 +72,7 @@ def _read_sources(args: PlanArgs, io: Io, config: Config) -> Iterator[Source]:
     uri = args.connect or config.uri
     if args.all:
         with connect(uri) as connection:
-            for guest in connection.guests():
-                yield Source(connection.state(guest).name, connection.read_domain_xml(guest))
+            yield from (Source(state.name, data) for state, data in connection.read_guests())
     for name in args.sources:
         yield resolve_source(name, args.connect, uri, io)
 

@@ -9,7 +9,7 @@ from lxml import etree
 
 from .. import __version__, pipeline
 from ..config import Config
-from ..errors import LibvirtError, PaprHookError
+from ..errors import InputError, LibvirtError
 from ..layout.check import complies
 from ..virt.connection import Connection, connect
 from .facts import LibvirtFacts
@@ -34,13 +34,11 @@ def read_libvirt(uri: str, config: Config, is_remote: bool) -> LibvirtFacts:
 def _find_noncompliant(connection: Connection, config: Config, is_remote: bool) -> list[str]:
     """Return the names of the guests on autostart that do not comply. Raises LibvirtError if the daemon ends."""
     found = []
-    for uuid in connection.guests(autostart=True):
+    for _, data in connection.read_guests(autostart=True):
         try:
-            analysis = pipeline.analyze(connection.read_domain_xml(uuid), config)
-        except PaprHookError:
-            if not connection.is_alive():
-                raise
-            continue  # it was undefined meanwhile
+            analysis = pipeline.analyze(data, config)
+        except InputError:
+            continue
         guest = analysis.guest
         if guest is None or (is_remote and any(device.passthrough for device in guest.devices)):
             continue

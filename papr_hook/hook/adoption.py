@@ -95,7 +95,7 @@ def adopt(connection: Connection, guest: str, config: Config, prepared: Prepared
 
 def _redefine(connection: Connection, guest: str, name: str, prepared: Prepared) -> Adoption | None:
     """Redefine a guest with a layout. Return None if it is not what the layout was made from."""
-    redefinition = connection.redefine_if_unchanged(guest, prepared.judged, prepared.result.data)
+    redefinition, _ = connection.redefine_if_unchanged(guest, prepared.judged, prepared.result.data)
     if redefinition is Redefinition.CHANGED:
         return None
     if redefinition is Redefinition.UNDEFINED:

@@ -1,13 +1,14 @@
 """Domain XML that adopt replaced, kept so that it can be restored.
 
-Each guest has two files, readable by their owner alone because domain XML has passwords: UUID.before.xml, which is
-restored, and UUID.after.xml, what libvirt made of the layout. As long as a guest still has the latter, nobody has
-changed it since.
+Each guest has a file UUID.before.xml, readable by its owner alone because domain XML has passwords. A comment at its
+end has the digest of what libvirt made of the layout: as long as a guest still has that, nobody has changed it since.
+While the guest is redefined, the file is UUID.pending.xml, so that an older backup is replaced only if it was.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -20,7 +21,8 @@ from ..errors import PaprHookError
 
 DIRECTORY = Path("/var/lib/papr-hook")
 
-_BEFORE, _AFTER = "before.xml", "after.xml"
+_BEFORE, _PENDING = "before.xml", "pending.xml"
+_DIGEST = re.compile(rb"<!-- laid out as SHA-256 ([0-9a-f]{64}) -->\n\Z")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -30,10 +32,19 @@ class BackupError(PaprHookError):
 
 @dataclass(frozen=True)
 class Backup:
-    """The domain XML of a guest before and after it was laid out; after is None if adopt was interrupted."""
+    """What is known of a guest that was laid out.
+
+    Attributes:
+        before: Its domain XML before that.
+        digest: The digest of its domain XML after that, or "" if adopt was interrupted.
+    """
 
     before: bytes
-    after: bytes | None
+    digest: str = ""
+
+    def is_laid_out(self, domain_xml: bytes) -> bool:
+        """Return whether domain XML is what the guest had after it was laid out."""
+        return self.digest == _digest(domain_xml)
 
 
 @dataclass(frozen=True)
@@ -46,21 +57,24 @@ class Backups:
         """Return the UUIDs of the guests that have a backup."""
         with _errors(self.directory):
             names = os.listdir(self.directory) if self.directory.exists() else []
-        uuids = (name[: -len(_BEFORE) - 1] for name in names if name.endswith(f".{_BEFORE}"))
-        return sorted(uuid for uuid in uuids if _UUID.fullmatch(uuid))
+        parts = (name.partition(".") for name in names)
+        return sorted({uuid for uuid, _, part in parts if part in (_BEFORE, _PENDING) and _UUID.fullmatch(uuid)})
 
-    def save(self, uuid: str, before: bytes) -> None:
-        """Keep the domain XML of a guest before its layout is defined. Raises BackupError."""
-        with _errors(self.directory):
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                self._file(uuid, _AFTER).unlink()
-            _write(self._file(uuid, _BEFORE), before)
+    @contextlib.contextmanager
+    def replace(self, uuid: str) -> Iterator[NewBackup]:
+        """Yield a backup that replaces the guest's older one if it is confirmed, and is removed if not.
 
-    def confirm(self, uuid: str, after: bytes) -> None:
-        """Keep the domain XML that libvirt has after the layout was defined. Raises BackupError."""
-        with _errors(self.directory):
-            _write(self._file(uuid, _AFTER), after)
+        Args:
+            uuid: The guest's UUID.
+
+        Raises:
+            BackupError: A file cannot be written.
+        """
+        new = NewBackup(self._file(uuid, _PENDING), self._file(uuid, _BEFORE))
+        try:
+            yield new
+        finally:
+            new.close()
 
     def load(self, uuid: str) -> Backup | None:
         """Return the backup of a guest, or None if there is none.
@@ -69,18 +83,53 @@ class Backups:
             BackupError: It cannot be read, or others than its owner can write it.
         """
         with _errors(self.directory):
-            before, after = (_read(self._file(uuid, part)) for part in (_BEFORE, _AFTER))
-        return Backup(before, after) if before is not None else None
+            data = _read(self._file(uuid, _PENDING)) or _read(self._file(uuid, _BEFORE))
+        if data is None:
+            return None
+        digest = _DIGEST.search(data)
+        return Backup(data[: digest.start()], digest[1].decode()) if digest is not None else Backup(data)
 
     def remove(self, uuid: str) -> None:
         """Forget the backup of a guest. Raises BackupError."""
         with _errors(self.directory):
-            for part in (_BEFORE, _AFTER):
-                with contextlib.suppress(FileNotFoundError):
-                    self._file(uuid, part).unlink()
+            for part in (_BEFORE, _PENDING):
+                self._file(uuid, part).unlink(missing_ok=True)
 
     def _file(self, uuid: str, part: str) -> Path:
         return self.directory / f"{uuid}.{part}"
+
+
+class NewBackup:
+    """A backup of a guest that is about to be redefined."""
+
+    def __init__(self, pending: Path, before: Path) -> None:
+        self._pending = pending
+        self._before = before
+        self._is_kept = False
+
+    def save(self, before: bytes) -> None:
+        """Keep the domain XML of the guest before its layout is defined. Raises BackupError."""
+        with _errors(self._pending.parent):
+            self._pending.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(self._pending, before)
+
+    def keep(self) -> None:
+        """Keep it also if it is not confirmed, because nobody knows whether the layout was defined."""
+        self._is_kept = True
+
+    def confirm(self, after: bytes) -> None:
+        """Note the domain XML that libvirt has after the layout was defined. Raises BackupError."""
+        self.keep()
+        with _errors(self._pending.parent):
+            with self._pending.open("ab") as stream:
+                stream.write(f"<!-- laid out as SHA-256 {_digest(after)} -->\n".encode())
+            self._pending.replace(self._before)
+
+    def close(self) -> None:
+        """Remove it unless it is kept. Raises BackupError."""
+        if not self._is_kept:
+            with _errors(self._pending.parent):
+                self._pending.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -91,8 +140,12 @@ def _errors(directory: Path) -> Iterator[None]:
         raise BackupError(f"backup in {error.filename or directory}: {error.strerror}") from None
 
 
+def _digest(domain_xml: bytes) -> str:
+    return hashlib.sha256(domain_xml).hexdigest()
+
+
 def _write(file: Path, data: bytes) -> None:
-    """Write a file whole or not at all, with mode 0600."""
+    """Write a file whole or not at all, with mode 0600. Then it is on the disk, and so is its name."""
     handle, temporary = tempfile.mkstemp(dir=file.parent)
     try:
         with open(handle, "wb") as stream:
@@ -103,6 +156,11 @@ def _write(file: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _read(file: Path) -> bytes | None:

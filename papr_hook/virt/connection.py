@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ..errors import LibvirtError
-from .redefinition import DefinitionEvents, Redefinition, start_event_loop
+from .redefinition import DefinitionEvents, Redefinition
 
 try:
     import libvirt
@@ -32,12 +33,16 @@ class GuestState:
 class Connection:
     """An open connection to libvirt.
 
-    A guest is named by its name or its UUID. Every method raises LibvirtError if libvirt refuses the call.
+    A guest is named by its name or its UUID. Every method raises LibvirtError if libvirt refuses the call. Several
+    threads may call methods at once.
     """
 
-    def __init__(self, connection: libvirt.virConnect) -> None:
+    def __init__(self, uri: str, connection: libvirt.virConnect) -> None:
+        self._uri = uri
         self._connection = connection
         self._events: DefinitionEvents | None = None
+        self._lock = threading.Lock()
+        self._definition = threading.Lock()
 
     def close(self) -> None:
         """Close the connection."""
@@ -45,8 +50,10 @@ class Connection:
             self._events.close()
         self._connection.close()
 
-    def guests(self, autostart: bool = False) -> list[str]:
-        """Return the UUIDs of all persistent guests, in the order of their names.
+    def read_guests(self, autostart: bool = False) -> list[tuple[GuestState, bytes]]:
+        """Return all persistent guests with the domain XML of their next start, in the order of their names.
+
+        A guest that another client undefines meanwhile is left out.
 
         Args:
             autostart: Whether to leave out those that libvirt does not start at boot.
@@ -58,8 +65,16 @@ class Connection:
         if autostart:
             flags |= libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART
         with _errors("list the guests"):
-            guests = self._connection.listAllDomains(flags)
-            return [guest.UUIDString() for guest in sorted(guests, key=lambda guest: str(guest.name()))]
+            domains = self._connection.listAllDomains(flags)
+            running = self._list(flags | libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+            saved = self._list(flags | libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+            guests = []
+            for domain in sorted(domains, key=lambda domain: str(domain.name())):
+                uuid = str(domain.UUIDString())
+                state = GuestState(uuid, str(domain.name()), True, uuid in running, uuid in saved)
+                with _ignored(libvirt.VIR_ERR_NO_DOMAIN):
+                    guests.append((state, _read(domain)))
+            return guests
 
     def state(self, guest: str) -> GuestState:
         """Return what libvirt knows about a guest.
@@ -69,12 +84,13 @@ class Connection:
         """
         with _errors(f"read guest '{guest}'"):
             domain = self._lookup(guest)
-            persistent = bool(domain.isPersistent())
+            running = bool(domain.isActive())
+            persistent = not running or bool(domain.isPersistent())
             return GuestState(
                 uuid=str(domain.UUIDString()),
                 name=str(domain.name()),
                 is_persistent=persistent,
-                is_running=bool(domain.isActive()),
+                is_running=running,
                 has_managed_save=persistent and bool(domain.hasManagedSaveImage()),
             )
 
@@ -161,17 +177,15 @@ class Connection:
             LibvirtError: libvirt has no such guest, or refused the call.
         """
         with _errors(f"read guest '{guest}'"):
-            domain = self._lookup(guest)
-            if not domain.isPersistent():
-                return None
-            return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE)).encode()
+            return _read_persistent(self._lookup(guest))
 
-    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> Redefinition:
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> tuple[Redefinition, bytes]:
         """Redefine a guest if its domain XML is still what the new one was made from.
 
         libvirt has no call that compares and sets. What another client does between the reading here and libvirt's
         redefinition is seen afterwards: a guest that it undefined is undefined again, and an edit is reported. That
-        takes a round trip and libvirt's parsing of the XML: papr-hook(8) has the measured time.
+        takes a round trip and libvirt's parsing of the XML: papr-hook(8) has the measured time. It would take longer
+        if libvirt defined several guests at once, so those of other threads wait.
 
         Args:
             guest: its name or UUID.
@@ -179,25 +193,30 @@ class Connection:
             data: the new domain XML.
 
         Returns:
-            Whether the guest was redefined, and what other clients did at the same moment.
+            Whether the guest was redefined, and what other clients did at the same moment; and the domain XML that
+            libvirt has then, if it was.
 
         Raises:
             LibvirtError: libvirt has no such guest, or refused a call.
         """
-        uuid = self.uuid(guest)
-        if self._events is None:
+        with _errors(f"read guest '{guest}'"):
+            domain = self._lookup(guest)
+            uuid = str(domain.UUIDString())
+        events = self._receive_events()
+        with events.watch(uuid):
+            with self._definition:
+                with _errors(f"read guest '{guest}'"):
+                    current = _read_persistent(domain)
+                if current is None or current.strip() != judged.strip():
+                    return Redefinition.CHANGED, b""
+                self.define(data)
+            with _errors(f"read guest '{guest}'"):
+                after = _read(domain)
             with _errors("receive events"):
-                self._events = DefinitionEvents(self._connection)
-        self._events.forget()
-        current = self.read_persistent_xml(guest)
-        if current is None or current.strip() != judged.strip():
-            return Redefinition.CHANGED
-        self.define(data)
-        with _errors("receive events"):
-            outcome = self._events.judge(uuid)
+                outcome = events.judge(uuid)
         if outcome is Redefinition.UNDEFINED:
             self._undefine(uuid)
-        return outcome
+        return outcome, after
 
     def wait_for_job(self, guest: str) -> None:
         """Wait until no other call is changing a guest that does not run.
@@ -285,25 +304,29 @@ class Connection:
         with _errors("define the guest"):
             self._connection.defineXML(data.decode())
 
+    def _receive_events(self) -> DefinitionEvents:
+        with self._lock, _errors("receive events"):
+            if self._events is None or not self._events.is_open():
+                self._events = DefinitionEvents(self._uri)
+            return self._events
+
     def _undefine(self, guest: str) -> None:
         """Undefine a guest, unless another client did so. Its NVRAM stays, without which QEMU's guests may not go."""
         with suppress(libvirt.libvirtError):
             domain = self._lookup(guest)
-            try:
+            with _ignored(libvirt.VIR_ERR_INVALID_ARG):  # a driver that knows no NVRAM
                 domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
-                    raise
-                domain.undefine()  # a driver that knows no NVRAM
+                return
+            domain.undefine()
+
+    def _list(self, flags: int) -> set[str]:
+        return {str(domain.UUIDString()) for domain in self._connection.listAllDomains(flags)}
 
     def _lookup(self, guest: str) -> libvirt.virDomain:
         """Return the guest with a UUID, or else with a name, as virsh does."""
         if _UUID.fullmatch(guest):
-            try:
+            with _ignored(libvirt.VIR_ERR_NO_DOMAIN):
                 return self._connection.lookupByUUIDString(guest)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
         return self._connection.lookupByName(guest)
 
 
@@ -321,8 +344,7 @@ def connect(uri: str) -> Iterator[Connection]:
         raise LibvirtError("libvirt-python is not installed (package python3-libvirt)")
     libvirt.registerErrorHandler(lambda context, error: None, None)
     with _errors(f"connect to {uri}"):
-        start_event_loop()
-        connection = Connection(libvirt.open(uri))
+        connection = Connection(uri, libvirt.open(uri))
     try:
         yield connection
     finally:
@@ -337,3 +359,23 @@ def _errors(what: str) -> Iterator[None]:
     except libvirt.libvirtError as error:
         message = " ".join(str(error).split())
         raise LibvirtError(f"could not {what}: {message}") from None
+
+
+@contextmanager
+def _ignored(code: int) -> Iterator[None]:
+    """Ignore the libvirt errors of one code."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != code:
+            raise
+
+
+def _read_persistent(domain: libvirt.virDomain) -> bytes | None:
+    """Return the domain XML of a guest's next start, or None if the guest is transient."""
+    return _read(domain) if domain.isPersistent() else None
+
+
+def _read(domain: libvirt.virDomain) -> bytes:
+    """Return the domain XML of a persistent guest's next start, with passwords."""
+    return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE)).encode()

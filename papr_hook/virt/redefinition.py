@@ -7,8 +7,10 @@ It reports no other edit of a definition, such as an attach for the next start (
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
+from functools import cache
 from typing import Final
 
 try:
@@ -21,10 +23,8 @@ MAX_TRIES: Final = 10
 
 REDEFINED_ALL_THE_TIME: Final = "other clients redefine it all the time; try again later"
 
-_LOOP_SECONDS: Final = 1.0
-"""How long the event loop may take to run what it was given."""
-
-_loop = threading.Thread()
+_loop = threading.Lock()
+"""libvirt's event loop runs in one thread at a time (virEventRunDefaultImpl in its src/util/virevent.c)."""
 
 
 class Redefinition(Enum):
@@ -43,46 +43,73 @@ class Redefinition(Enum):
 
 
 class DefinitionEvents:
-    """The events of a connection that report which guests are defined and undefined.
+    """The events that report which guests are defined.
 
-    The source of the events is virDomainEventDefinedDetailType in libvirt's include/libvirt/libvirt-domain.h.
+    Their source is virDomainEventDefinedDetailType in libvirt's include/libvirt/libvirt-domain.h.
+
+    They have a connection of their own. libvirt closes one whose event loop does not answer for 30 s
+    (keepalive_interval in its libvirtd.conf), and this loop runs only while guests are redefined. A thread that runs
+    it all the time would be woken by each call.
     """
 
-    def __init__(self, connection: libvirt.virConnect) -> None:
-        self._connection = connection
-        self._events: list[tuple[str, int, int]] = []
-        self._id = connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._record, None)
+    def __init__(self, uri: str) -> None:
+        """Receive the events from now on.
+
+        Args:
+            uri: libvirt's connection URI.
+        """
+        _register_loop()
+        self._details: dict[str, list[int]] = {}
+        self._connection = libvirt.open(uri)
+        self._id = self._connection.domainEventRegisterAny(
+            None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._record, None
+        )
+
+    def is_open(self) -> bool:
+        """Return whether events still come, as far as is known."""
+        return bool(self._connection.isAlive())
 
     def close(self) -> None:
         """Receive no more events."""
         with suppress(libvirt.libvirtError):
             self._connection.domainEventDeregisterAny(self._id)
+        with suppress(libvirt.libvirtError):
+            self._connection.close()
+        _run_loop()
 
-    def forget(self) -> None:
-        """Forget what was reported until now."""
-        self._events.clear()
+    @contextmanager
+    def watch(self, uuid: str) -> Iterator[None]:
+        """Note what happens to a guest from now on, for judge().
+
+        Args:
+            uuid: The guest's UUID.
+        """
+        _run_loop()
+        self._details[uuid] = []
+        try:
+            yield
+        finally:
+            del self._details[uuid]
 
     def judge(self, uuid: str) -> Redefinition:
         """Return what became of a guest that this connection has just redefined.
 
-        Several definitions since forget() may be in any order. Of a single one, which is the connection's own, libvirt
+        Several definitions since watch() may be in any order. Of a single one, which is the connection's own, libvirt
         says whether the guest was there. UNDEFINED says that it was not, so that it has to be undefined again.
 
         Args:
             uuid: The guest's UUID.
         """
         self._await_events()
-        details = [
-            detail
-            for guest, event, detail in list(self._events)
-            if guest == uuid and event == libvirt.VIR_DOMAIN_EVENT_DEFINED
-        ]
+        details = self._details[uuid]
         if len(details) > 1:
             return Redefinition.COLLIDED
         return Redefinition.UNDEFINED if details == [libvirt.VIR_DOMAIN_EVENT_DEFINED_ADDED] else Redefinition.DONE
 
     def _record(self, connection: object, domain: libvirt.virDomain, event: int, detail: int, data: object) -> None:
-        self._events.append((str(domain.UUIDString()), event, detail))
+        details = self._details.get(str(domain.UUIDString()))
+        if details is not None and event == libvirt.VIR_DOMAIN_EVENT_DEFINED:
+            details.append(detail)
 
     def _await_events(self) -> None:
         """Wait until the events of all calls that are answered have been recorded.
@@ -92,29 +119,19 @@ class DefinitionEvents:
         """
         for _ in range(2):
             self._connection.getLibVersion()
-        for _ in range(2):
-            _await_loop()
+        _run_loop()
 
 
-def start_event_loop() -> None:
-    """Run libvirt's event loop in a thread, unless this process does so. Must be called before a connection is made."""
-    global _loop
-    if _loop.is_alive():
-        return
+@cache
+def _register_loop() -> None:
+    """Have libvirt use its own event loop for connections that are made from now on."""
     libvirt.virEventRegisterDefaultImpl()
-    _loop = threading.Thread(target=_run_loop, daemon=True)
-    _loop.start()
 
 
 def _run_loop() -> None:
-    with suppress(libvirt.libvirtError):
-        while True:
+    """Read the events that have come, and report them, without a wait."""
+    with _loop:
+        for _ in range(2):
+            timer = libvirt.virEventAddTimeout(0, lambda timer, data: None, None)
             libvirt.virEventRunDefaultImpl()
-
-
-def _await_loop() -> None:
-    """Wait until the event loop has run what was due."""
-    ran = threading.Event()
-    timer = libvirt.virEventAddTimeout(0, lambda timer, data: ran.set(), None)
-    ran.wait(_LOOP_SECONDS)
-    libvirt.virEventRemoveTimeout(timer)
+            libvirt.virEventRemoveTimeout(timer)

@@ -30,8 +30,8 @@ class FakeDaemon:
 
     before_read runs before domain XML is read, and may change it as another client would. refuses has the names of
     guests that libvirt does not define. redefinition is what comes of a redefinition. is_up is False after the daemon
-    has ended, until the next connection. monitor answers a command of QEMU's monitor, and agent one of the guest's
-    agent.
+    has ended or the connection was closed, until the next one. monitor answers a command of QEMU's monitor, and agent
+    one of the guest's agent.
     """
 
     guests: dict[str, FakeGuest] = field(default_factory=dict)
@@ -58,7 +58,10 @@ class FakeDaemon:
         """Connect, as virt.connection.connect() does."""
         self.uris.append(uri)
         self.is_up = True
-        yield FakeConnection(self)
+        try:
+            yield FakeConnection(self)
+        finally:
+            self.is_up = False
 
 
 @dataclass
@@ -67,9 +70,16 @@ class FakeConnection:
 
     libvirt: FakeDaemon
 
-    def guests(self, autostart: bool = False) -> list[str]:
-        """Return the UUIDs of the persistent guests."""
-        return [guest.uuid for guest in self.libvirt.guests.values() if guest.autostart or not autostart]
+    def read_guests(self, autostart: bool = False) -> list[tuple[GuestState, bytes]]:
+        """Return the persistent guests with their domain XML, but for those that are undefined meanwhile."""
+        found = []
+        for guest in list(self.libvirt.guests.values()):
+            if guest.autostart or not autostart:
+                state = self.state(guest.uuid)
+                self.libvirt.before_read(guest.uuid)
+                if guest.uuid in self.libvirt.guests:
+                    found.append((state, guest.xml))
+        return found
 
     def state(self, guest: str) -> GuestState:
         """Return the state of a guest."""
@@ -90,12 +100,12 @@ class FakeConnection:
         """Return the XML of a network."""
         return self.libvirt.networks[name]
 
-    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> Redefinition:
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> tuple[Redefinition, bytes]:
         """Give a guest other domain XML if it still has what that was made from."""
         if self.read_domain_xml(guest) != judged:
-            return Redefinition.CHANGED
+            return Redefinition.CHANGED, b""
         self.define(data)
-        return self.libvirt.redefinition
+        return self.libvirt.redefinition, data
 
     def define(self, definition: bytes) -> None:
         """Give a guest other domain XML."""

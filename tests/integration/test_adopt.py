@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from papr_hook.commands import _adoption
+from papr_hook.virt.connection import GuestState
 from tests.harness.libvirt_host import Host
 from tests.helpers.cli import one_line, papr_hook
 
@@ -82,12 +83,10 @@ def test_a_daemon_that_restarts(
     restart = threading.Thread(target=host.restart)
     plan = _adoption.Host.plan
 
-    def plan_and_restart(
-        self: _adoption.Host, guest: str, earlier: _adoption.GuestPlan | None = None
-    ) -> _adoption.GuestPlan:
-        if restart.ident is None and guest != "":
+    def plan_and_restart(self: _adoption.Host, state: GuestState, before: bytes) -> _adoption.GuestPlan:
+        if restart.ident is None:
             restart.start()
-        return plan(self, guest, earlier)
+        return plan(self, state, before)
 
     monkeypatch.setattr(_adoption.Host, "plan", plan_and_restart)
     ran = papr_hook("adopt", "-c", host.uri, "--backups", str(tmp_path / "backups"), "--yes")

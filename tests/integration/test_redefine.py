@@ -100,7 +100,7 @@ def test_another_client_at_the_same_moment(
         define(self, data)
 
     monkeypatch.setattr(Connection, "define", define_late)
-    assert client.redefine_if_unchanged("g", judged, laid_out(GUEST).encode()) is outcome
+    assert client.redefine_if_unchanged("g", judged, laid_out(GUEST).encode())[0] is outcome
     names = [guest.name() for guest in other.listAllDomains()]
     assert ("g" in names) is (outcome is not Redefinition.UNDEFINED)
 

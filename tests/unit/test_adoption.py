@@ -29,7 +29,7 @@ class FakeLibvirt(Connection):
     redefinition = Redefinition.DONE
 
     def __init__(self, data: bytes | None, transient: bool = False) -> None:
-        super().__init__(None)
+        super().__init__("", None)
         self.data = data
         self.transient = transient
         self.before_read: Callable[[int], None] = lambda number: None
@@ -43,13 +43,13 @@ class FakeLibvirt(Connection):
             raise LibvirtError(f"could not read guest '{guest}': Domain not found")
         return None if self.transient else self.data
 
-    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> Redefinition:
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> tuple[Redefinition, bytes]:
         current = self.read_persistent_xml(guest)
         if current is None or current.strip() != judged.strip():
-            return Redefinition.CHANGED
+            return Redefinition.CHANGED, b""
         self.defined.append(data)
         self.data = data
-        return self.redefinition
+        return self.redefinition, data
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -11,41 +12,70 @@ from papr_hook.virt.backup import BackupError, Backups
 UUID = "1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9"
 
 
+def save(backups: Backups, before: bytes, after: bytes) -> None:
+    """Keep a backup of a guest that is redefined."""
+    with backups.replace(UUID) as new:
+        new.save(before)
+        new.confirm(after)
+
+
 def test_a_backup_comes_back(tmp_path: Path) -> None:
     backups = Backups(tmp_path / "new/directory")
     assert backups.guests() == []
     assert backups.load(UUID) is None
-    backups.save(UUID, b"<before/>")
-    backups.confirm(UUID, b"<after/>")
+    save(backups, b"<before/>\n", b"<after/>")
     assert backups.guests() == [UUID]
     backup = backups.load(UUID)
     assert backup is not None
-    assert (backup.before, backup.after) == (b"<before/>", b"<after/>")
+    assert backup.before == b"<before/>\n"
+    assert backup.is_laid_out(b"<after/>")
+    assert not backup.is_laid_out(b"<edited/>")
     backups.remove(UUID)
     assert backups.load(UUID) is None
+    assert backups.guests() == []
 
 
 def test_nobody_else_can_read_the_passwords(tmp_path: Path) -> None:
     backups = Backups(tmp_path / "backups")
-    backups.save(UUID, b"<before/>")
+    save(backups, b"<before/>", b"<after/>")
     (file,) = backups.directory.iterdir()
     assert [path.stat().st_mode & 0o777 for path in (backups.directory, file)] == [0o700, 0o600]
 
 
-def test_an_interrupted_adopt_leaves_no_after(tmp_path: Path) -> None:
-    """A second save forgets what libvirt made of the first."""
+@pytest.mark.parametrize("fault", [False, True])
+def test_an_older_backup_stays_if_the_guest_is_not_redefined(tmp_path: Path, fault: bool) -> None:
+    """A new backup that is not confirmed is removed, also if an exception is the reason."""
     backups = Backups(tmp_path)
-    backups.save(UUID, b"<first/>")
-    backups.confirm(UUID, b"<after/>")
-    backups.save(UUID, b"<second/>")
+    save(backups, b"<before/>", b"<after/>")
+    older = backups.load(UUID)
+    with contextlib.suppress(BackupError), backups.replace(UUID) as new:
+        new.save(b"<later/>")
+        if fault:
+            raise BackupError
+    assert backups.load(UUID) == older
+
+
+def test_a_backup_that_may_be_needed_is_kept(tmp_path: Path) -> None:
+    """A backup that is neither confirmed nor needless comes back, and does not say what the guest became."""
+    backups = Backups(tmp_path)
+    save(backups, b"<before/>", b"<after/>")
+    with backups.replace(UUID) as new:
+        new.save(b"<later/>")
+        new.keep()
+    assert backups.guests() == [UUID]
     backup = backups.load(UUID)
     assert backup is not None
-    assert (backup.before, backup.after) == (b"<second/>", None)
+    assert backup.before == b"<later/>"
+    assert not backup.is_laid_out(b"<after/>")
+    save(backups, b"<last/>", b"<after/>")
+    backup = backups.load(UUID)
+    assert backup is not None
+    assert backup.before == b"<last/>"
 
 
 def test_a_backup_that_others_can_write_is_refused(tmp_path: Path) -> None:
     backups = Backups(tmp_path)
-    backups.save(UUID, b"<before/>")
+    save(backups, b"<before/>", b"<after/>")
     (file,) = tmp_path.iterdir()
     file.chmod(0o666)
     with pytest.raises(BackupError):

@@ -12,6 +12,7 @@ import pytest
 
 from papr_hook import cli
 from papr_hook.commands import _adoption
+from papr_hook.virt.backup import Backups
 from tests.helpers.cli import Ran, one_line, papr_hook
 from tests.helpers.fake_connection import FakeDaemon
 from tests.helpers.paths import GOLDEN
@@ -129,20 +130,20 @@ def test_only_autostart(libvirt: FakeDaemon, adopt: Adopt) -> None:
     assert "manual" not in out
 
 
-@pytest.mark.parametrize("read", [2, 3])
-def test_an_edit_after_the_plan_is_not_lost(libvirt: FakeDaemon, adopt: Adopt, read: int) -> None:
-    """Domain XML that another client changes after the plan, or after the layout, is read again and laid out."""
+@pytest.mark.parametrize("edits", [{2}, {2, 3}, {2, 4}])
+def test_an_edit_after_the_plan_is_not_lost(libvirt: FakeDaemon, adopt: Adopt, edits: set[int]) -> None:
+    """Domain XML that another client changes after the plan, or after another layout, is read again and laid out."""
     guest = libvirt.add("pc", PC)
     reads = []
 
     def edit(uuid: str) -> None:
         reads.append(uuid)
-        if len(reads) == read:
-            guest.xml = guest.xml.replace(b"<memory", b"<title>edited</title><memory", 1)
+        if len(reads) in edits:
+            guest.xml = guest.xml.replace(b"<memory", b"<!-- edited --><memory", 1)
 
     libvirt.before_read = edit
     assert adopt("--yes").status == 0
-    assert b"<title>edited</title>" in guest.xml
+    assert guest.xml.count(b"<!-- edited -->") == len(edits)
     assert papr_hook("check", stdin=guest.xml).status == 0
 
 
@@ -167,7 +168,7 @@ def test_undo_restores_what_was_there(libvirt: FakeDaemon, adopt: Adopt, tmp_pat
     guests = {name: libvirt.add(name, PC) for name in ("one", "two")}
     before = {name: guest.xml for name, guest in guests.items()}
     adopt("--yes")
-    assert [file.stat().st_mode & 0o777 for file in (tmp_path / "backups").iterdir()] == [0o600] * 4
+    assert [file.stat().st_mode & 0o777 for file in (tmp_path / "backups").iterdir()] == [0o600] * 2
     assert (tmp_path / "backups").stat().st_mode & 0o777 == 0o700
     ran = adopt("--undo", "--yes", "two")
     assert (ran.status, ran.out.splitlines()[-1]) == (0, "two: restored; effective at next start")
@@ -177,6 +178,34 @@ def test_undo_restores_what_was_there(libvirt: FakeDaemon, adopt: Adopt, tmp_pat
     assert guests["one"].xml == before["one"]
     assert adopt("--undo", "--yes").out == "there are no backups\n"
     assert adopt("--undo", "--yes", "one").err == "papr-hook: one: there is no backup of this guest\n"
+
+
+@pytest.mark.parametrize("reason", ["refused", "saved", "complies"])
+def test_an_older_backup_stays_if_a_guest_is_not_redefined(libvirt: FakeDaemon, adopt: Adopt, reason: str) -> None:
+    """A guest that libvirt refuses to define, or that changes at the last moment, still has its older backup."""
+    guest = libvirt.add("pc", PC)
+    before = guest.xml
+    adopt("--yes")
+    laid_out = guest.xml
+    guest.xml = before.replace(b"<memory", b"<title>edited</title><memory", 1)
+    reads = []
+
+    def change(uuid: str) -> None:
+        reads.append(uuid)
+        if len(reads) == 1 and reason == "saved":
+            guest.has_managed_save = True
+        if len(reads) == 2 and reason == "complies":
+            guest.xml = laid_out
+
+    libvirt.before_read = change
+    if reason == "refused":
+        libvirt.refuses.add("pc")
+    ran = adopt("--yes")
+    assert "pc: to be laid out" in ran.out
+    assert "updated" not in ran.out
+    libvirt.refuses.clear()
+    assert adopt("--undo", "--yes", "--force").status == 0
+    assert guest.xml == before
 
 
 def test_undo_keeps_later_edits(libvirt: FakeDaemon, adopt: Adopt) -> None:
@@ -272,6 +301,27 @@ def test_a_reader_that_leaves_does_not_stop_it(libvirt: FakeDaemon, tmp_path: Pa
         status = cli.main(["adopt", "--yes", "--backups", str(tmp_path / "backups")], io.BytesIO(), Closed())
     assert status == 0
     assert all(papr_hook("check", stdin=guest.xml).status == 0 for guest in guests)
+
+
+def test_an_interruption_leaves_no_guest_half_done(libvirt: FakeDaemon, adopt: Adopt, tmp_path: Path) -> None:
+    """A guest was not touched, or is laid out and can be restored as any other."""
+    guests = [libvirt.add(f"guest{number}", PC) for number in range(100)]
+    before = [guest.xml for guest in guests]
+
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            if "updated" in text:
+                raise KeyboardInterrupt
+            return len(text)
+
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(["adopt", "--yes", "--backups", str(tmp_path / "backups")], io.BytesIO(), Interrupted())
+    assert len(libvirt.uris) == 1, "it went on after the connection was closed"
+    changed = sorted(guest.uuid for guest, xml in zip(guests, before) if guest.xml != xml)
+    assert changed
+    assert Backups(tmp_path / "backups").guests() == changed
+    assert adopt("--undo", "--yes").status == 0
+    assert [guest.xml for guest in guests] == before
 
 
 def test_many_guests(libvirt: FakeDaemon, adopt: Adopt) -> None:

@@ -36,7 +36,20 @@ def test_unreachable() -> None:
 def test_guest_by_name_or_uuid(connection: Connection, guest: str) -> None:
     """A guest is found by both."""
     assert connection.uuid(guest) == UUID
-    assert UUID in connection.guests()
+
+
+def test_read_guests(connection: Connection) -> None:
+    """Persistent guests are in the order of their names, each with its state and its domain XML."""
+    connection.define(GUEST.replace(b"<name>g", b"<name>f").replace(b"1d4e", b"ffff"))
+    connection.start_if_inactive("g")
+    guests = {state.name: (state, xml) for state, xml in connection.read_guests()}
+    assert [name for name in guests if name in "fg"] == ["f", "g"]
+    for name, is_running in (("f", False), ("g", True)):
+        state, xml = guests[name]
+        assert state == connection.state(name)
+        assert state.is_running == is_running
+        assert xml == connection.read_persistent_xml(name)
+    assert connection.read_guests(autostart=True) == []
 
 
 def test_guest_whose_name_is_a_uuid(connection: Connection) -> None:
@@ -58,12 +71,12 @@ def test_redefine_if_unchanged(connection: Connection) -> None:
     judged = connection.read_persistent_xml("g")
     assert judged is not None
     data = judged.replace(b"<os>", b"<title>a</title><os>")
-    assert connection.redefine_if_unchanged("g", judged + b"\n", data) is Redefinition.DONE
-    edited = connection.read_persistent_xml("g")
-    assert edited is not None
+    outcome, edited = connection.redefine_if_unchanged("g", judged + b"\n", data)
+    assert outcome is Redefinition.DONE
     assert b"<title>a</title>" in edited
+    assert connection.read_persistent_xml("g") == edited
     data = judged.replace(b"<os>", b"<title>b</title><os>")
-    assert connection.redefine_if_unchanged("g", judged, data) is Redefinition.CHANGED
+    assert connection.redefine_if_unchanged("g", judged, data) == (Redefinition.CHANGED, b"")
     assert connection.read_persistent_xml("g") == edited
 
 

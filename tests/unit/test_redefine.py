@@ -30,7 +30,7 @@ class FakeLibvirt(Connection):
     """
 
     def __init__(self, calls: Path, delay: float = 0, active: bool = False, autostart: bool = True) -> None:
-        super().__init__(None)
+        super().__init__("", None)
         self.calls = calls
         self.delay = delay
         self.active = active
@@ -53,9 +53,9 @@ class FakeLibvirt(Connection):
     def read_persistent_xml(self, guest: str) -> bytes | None:
         return GUEST
 
-    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> Redefinition:
+    def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> tuple[Redefinition, bytes]:
         self.note("define")
-        return Redefinition.DONE
+        return Redefinition.DONE, data
 
     def is_autostarted(self, guest: str) -> bool:
         return self.autostart

@@ -44,7 +44,7 @@ def redefine(
             judged = connection.read_persistent_xml("g")
             assert judged is not None
             monkeypatch.setattr(Connection, "define", define_late)
-            return connection.redefine_if_unchanged("g", judged, NEW)
+            return connection.redefine_if_unchanged("g", judged, NEW)[0]
 
         yield run
 

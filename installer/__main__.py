@@ -174,8 +174,7 @@ def _autostart() -> list[str]:
         config = load_config()
         for file in sorted((config.domain_dir / "autostart").glob("*.xml")):
             with contextlib.suppress(OSError, PaprHookError):
-                analysis = analyze(file.read_bytes(), config)
-                if not analysis.opted_out and not complies(analysis.violations()):
+                if not complies(analyze(file.read_bytes(), config).violations()):
                     found.append(file.stem)
     return found
 

@@ -170,7 +170,10 @@ class Host:
                 return plan
             if redefinition is not Redefinition.CHANGED:
                 raise LibvirtError(redefinition.value)
-            plan = self.plan_named(plan.guest)
+            again = self.plan_named(plan.guest)
+            if again.outcome is Outcome.COMPLIES and backup.is_kept:
+                return plan  # the daemon ended after it had defined the layout
+            plan = again
         raise LibvirtError(REDEFINED_ALL_THE_TIME)
 
     def _define(self, plan: GuestPlan, data: bytes, backup: NewBackup) -> tuple[Redefinition, bytes]:

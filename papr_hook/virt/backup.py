@@ -100,12 +100,15 @@ class Backups:
 
 
 class NewBackup:
-    """A backup of a guest that is about to be redefined."""
+    """A backup of a guest that is about to be redefined.
+
+    is_kept: whether it stays although nothing confirms it.
+    """
 
     def __init__(self, pending: Path, before: Path) -> None:
         self._pending = pending
         self._before = before
-        self._is_kept = False
+        self.is_kept = False
 
     def save(self, before: bytes) -> None:
         """Keep the domain XML of the guest before its layout is defined. Raises BackupError."""
@@ -115,7 +118,7 @@ class NewBackup:
 
     def keep(self) -> None:
         """Keep it also if it is not confirmed, because nobody knows whether the layout was defined."""
-        self._is_kept = True
+        self.is_kept = True
 
     def confirm(self, after: bytes) -> None:
         """Note the domain XML that libvirt has after the layout was defined. Raises BackupError."""
@@ -127,7 +130,7 @@ class NewBackup:
 
     def close(self) -> None:
         """Remove it unless it is kept. Raises BackupError."""
-        if not self._is_kept:
+        if not self.is_kept:
             with _errors(self._pending.parent):
                 self._pending.unlink(missing_ok=True)
 

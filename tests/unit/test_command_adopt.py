@@ -12,9 +12,10 @@ import pytest
 
 from papr_hook import cli
 from papr_hook.commands import _adoption
+from papr_hook.errors import LibvirtError
 from papr_hook.virt.backup import Backups
 from tests.helpers.cli import Ran, one_line, papr_hook
-from tests.helpers.fake_connection import FakeDaemon
+from tests.helpers.fake_connection import FakeConnection, FakeDaemon
 from tests.helpers.paths import GOLDEN
 
 PC = (GOLDEN / "pc-shaped-in.xml").read_bytes()
@@ -161,6 +162,31 @@ def test_a_restart_of_the_daemon_loses_nothing(libvirt: FakeDaemon, adopt: Adopt
     assert adopt("--yes").status == 0
     assert len(libvirt.uris) == 2
     assert all(papr_hook("check", stdin=guest.xml).status == 0 for guest in guests)
+
+
+@pytest.mark.parametrize("is_defined", [False, True])
+def test_a_daemon_that_ends_in_a_definition(
+    libvirt: FakeDaemon, adopt: Adopt, monkeypatch: pytest.MonkeyPatch, is_defined: bool
+) -> None:
+    """The guest is laid out whether or not the daemon had defined it, and can be restored."""
+    guest = libvirt.add("pc", PC)
+    before = guest.xml
+    define = FakeConnection.define
+
+    def end(self: FakeConnection, definition: bytes) -> None:
+        monkeypatch.setattr(FakeConnection, "define", define)
+        if is_defined:
+            define(self, definition)
+        libvirt.is_up = False
+        raise LibvirtError("could not define the guest: end of file")
+
+    monkeypatch.setattr(FakeConnection, "define", end)
+    ran = adopt("--yes")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.endswith("pc: updated (effective at next start)\n")
+    assert papr_hook("check", stdin=guest.xml).status == 0
+    assert adopt("--undo", "--yes", "--force").status == 0
+    assert guest.xml == before
 
 
 def test_undo_restores_what_was_there(libvirt: FakeDaemon, adopt: Adopt, tmp_path: Path) -> None:

@@ -9,16 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from . import protocol
 from .passage import measure_from_client, measure_from_daemon
 from .protocol import PacketWithFds
 from .session import Session
 from .streams import HIGH_WATER_MARK, RECEIVED, PacketStream, close_fds
-
-if TYPE_CHECKING:
-    from .relay import WorkerHandle
 
 PREAUTH_MAX_PACKET = 2 * protocol.MAX_SASL_DATA
 """The longest packet of a client that libvirt has not let in, in bytes. SASL's data is the most that it may send."""
@@ -27,6 +24,13 @@ SLOW_CLIENT_TIMEOUT = 5.0
 """Seconds after which a client that does not read keeps no other client from attaching to a guest."""
 
 _EPOLLOUT = int(select.EPOLLOUT)
+
+
+class WorkerSocket(Protocol):
+    """The socket to a worker."""
+
+    def handle(self, events: int) -> None:
+        """Send and receive what is possible now."""
 
 
 class Connection:
@@ -142,7 +146,7 @@ class Connection:
             with contextlib.suppress(OSError):  # it has gone; what it sent before is still read
                 other.pass_on(RECEIVED[:size])
 
-    def on_worker(self, worker: WorkerHandle, events: int) -> None:
+    def on_worker(self, worker: WorkerSocket, events: int) -> None:
         """Act on events of a worker's socket. Raises as handle() does."""
         worker.handle(events)
         self._update()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ..config import STATE_DIR
 from ..virt.hook_files import HOOK_DIR, HookFile, read_hooks
 from .facts import GuestStart, HookCall, HookFacts
 
@@ -34,7 +35,7 @@ def read_hook(run_dir: Path, hook_dir: Path = HOOK_DIR, proc: Path = Path("/proc
         hook_dir,
         files,
         _find_failure(ours[0]) if ours else "",
-        _read_call(run_dir / "papr-hook" / "last-call"),
+        _read_call(run_dir / STATE_DIR / "last-call"),
         max(_read_starts(run_dir / "qemu", proc), key=lambda start: start.at, default=None),
     )
 

@@ -16,7 +16,7 @@ from ..virt.backup import DIRECTORY, Backups
 from ._adoption import GuestPlan, Host, Outcome, direct_uri
 from ._io import Io, OutputError
 from ._links import LinksArgs, add_links, write_links
-from ._options import SettingsArgs, add_settings, load_settings
+from ._options import SettingsArgs, add_connect, add_settings, load_settings
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class AdoptArgs(SettingsArgs, LinksArgs):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument("guests", nargs="*", metavar="GUEST", help="names or UUIDs of guests (default: all)")
-    parser.add_argument("-c", "--connect", metavar="URI", help="libvirt connection URI (default: the uri setting)")
+    add_connect(parser)
     parser.add_argument("--autostart", action="store_true", help="only the guests that libvirt starts at boot")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("-y", "--yes", action="store_true", help="do not ask before guests are changed")

@@ -177,7 +177,8 @@ class Connection:
             LibvirtError: libvirt has no such guest, or refused the call.
         """
         with _errors(f"read guest '{guest}'"):
-            return _read_persistent(self._lookup(guest))
+            domain = self._lookup(guest)
+            return _read(domain) if domain.isPersistent() else None
 
     def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> tuple[Redefinition, bytes]:
         """Redefine a guest if its domain XML is still what the new one was made from.
@@ -199,15 +200,18 @@ class Connection:
         Raises:
             LibvirtError: libvirt has no such guest, or refused a call.
         """
+        events = self._receive_events()
         with _errors(f"read guest '{guest}'"):
             domain = self._lookup(guest)
             uuid = str(domain.UUIDString())
-        events = self._receive_events()
         with events.watch(uuid):
+            with _errors(f"read guest '{guest}'"):
+                if not domain.isPersistent():
+                    return Redefinition.CHANGED, b""
             with self._definition:
                 with _errors(f"read guest '{guest}'"):
-                    current = _read_persistent(domain)
-                if current is None or current.strip() != judged.strip():
+                    current = _read(domain)
+                if current.strip() != judged.strip():
                     return Redefinition.CHANGED, b""
                 self.define(data)
             with _errors(f"read guest '{guest}'"):
@@ -369,11 +373,6 @@ def _ignored(code: int) -> Iterator[None]:
     except libvirt.libvirtError as error:
         if error.get_error_code() != code:
             raise
-
-
-def _read_persistent(domain: libvirt.virDomain) -> bytes | None:
-    """Return the domain XML of a guest's next start, or None if the guest is transient."""
-    return _read(domain) if domain.isPersistent() else None
 
 
 def _read(domain: libvirt.virDomain) -> bytes:

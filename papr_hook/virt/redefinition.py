@@ -1,7 +1,8 @@
 """What other clients did to a guest while it was redefined: libvirt has no call that compares and sets.
 
-libvirt reports each definition with whether the guest was there already, so what came in between is seen afterwards.
-It reports no other edit of a definition, such as an attach for the next start (libvirt's src/qemu/qemu_driver.c).
+libvirt reports each undefinition, and each definition with whether the guest was there already, so what came in
+between is seen afterwards. It reports no other edit of a definition, such as an attach for the next start (libvirt's
+src/qemu/qemu_driver.c).
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ class Redefinition(Enum):
 
 
 class DefinitionEvents:
-    """The events that report which guests are defined.
+    """The events that report which guests are defined and undefined.
 
-    Their source is virDomainEventDefinedDetailType in libvirt's include/libvirt/libvirt-domain.h.
+    Their source is libvirt's include/libvirt/libvirt-domain.h: virDomainEventType, virDomainEventDefinedDetailType.
 
     They have a connection of their own. libvirt closes one whose event loop does not answer for 30 s
     (keepalive_interval in its libvirtd.conf), and this loop runs only while guests are redefined. A thread that runs
@@ -59,7 +60,7 @@ class DefinitionEvents:
             uri: libvirt's connection URI.
         """
         _register_loop()
-        self._details: dict[str, list[int]] = {}
+        self._events: dict[str, list[tuple[int, int]]] = {}
         self._connection = libvirt.open(uri)
         self._id = self._connection.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._record, None
@@ -85,31 +86,36 @@ class DefinitionEvents:
             uuid: The guest's UUID.
         """
         _run_loop()
-        self._details[uuid] = []
+        self._events[uuid] = []
         try:
             yield
         finally:
-            del self._details[uuid]
+            del self._events[uuid]
 
     def judge(self, uuid: str) -> Redefinition:
         """Return what became of a guest that this connection has just redefined.
 
         Several definitions since watch() may be in any order. Of a single one, which is the connection's own, libvirt
-        says whether the guest was there. UNDEFINED says that it was not, so that it has to be undefined again.
+        says whether the guest was there. A running guest is there although it was undefined. UNDEFINED says that the
+        guest was undefined before, so that it has to be undefined again.
 
         Args:
             uuid: The guest's UUID.
         """
         self._await_events()
-        details = self._details[uuid]
-        if len(details) > 1:
+        events = list(self._events[uuid])
+        kinds = [event for event, _ in events]
+        if kinds.count(libvirt.VIR_DOMAIN_EVENT_DEFINED) > 1:
             return Redefinition.COLLIDED
-        return Redefinition.UNDEFINED if details == [libvirt.VIR_DOMAIN_EVENT_DEFINED_ADDED] else Redefinition.DONE
+        was_absent = (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_DEFINED_ADDED) in events
+        if was_absent or kinds == [libvirt.VIR_DOMAIN_EVENT_UNDEFINED, libvirt.VIR_DOMAIN_EVENT_DEFINED]:
+            return Redefinition.UNDEFINED
+        return Redefinition.DONE
 
     def _record(self, connection: object, domain: libvirt.virDomain, event: int, detail: int, data: object) -> None:
-        details = self._details.get(str(domain.UUIDString()))
-        if details is not None and event == libvirt.VIR_DOMAIN_EVENT_DEFINED:
-            details.append(detail)
+        events = self._events.get(str(domain.UUIDString()))
+        if events is not None and event in (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED):
+            events.append((event, detail))
 
     def _await_events(self) -> None:
         """Wait until the events of all calls that are answered have been recorded.

@@ -105,6 +105,28 @@ def test_another_client_at_the_same_moment(
     assert ("g" in names) is (outcome is not Redefinition.UNDEFINED)
 
 
+def test_a_running_guest_that_is_undefined_at_the_same_moment(
+    client: Connection, other: libvirt.virConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays transient, although libvirt would make it persistent."""
+    define = Connection.define
+    client.define(laid_out(GUEST).encode())
+    judged = client.read_persistent_xml("g")
+    assert judged is not None
+    guest = other.lookupByName("g")
+
+    def define_late(self: Connection, data: bytes) -> None:
+        guest.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        guest.undefine()
+        define(self, data)
+
+    monkeypatch.setattr(Connection, "define", define_late)
+    assert client.redefine_if_unchanged("g", judged, judged)[0] is Redefinition.UNDEFINED
+    assert guest.isActive()
+    assert not guest.isPersistent()
+    guest.destroy()
+
+
 def test_laid_out_without_other_clients(host: Host, client: Connection) -> None:
     """The helper lays out the guest, with everything else as it was."""
     client.define(GUEST.replace("<os>", "<title>kept</title><os>").encode())

@@ -69,6 +69,20 @@ def test_undefined_at_the_same_moment(redefine: Callable[[Callable[[], object]],
     assert "g" not in guests()
 
 
+def test_running_guest_undefined_at_the_same_moment(
+    redefine: Callable[[Callable[[], object]], Redefinition], other: Any
+) -> None:
+    """A running guest that another client undefines stays transient."""
+
+    def undefine() -> None:
+        other.lookupByName("g").create()
+        other.lookupByName("g").undefine()
+
+    assert redefine(undefine) is Redefinition.UNDEFINED
+    assert "g" not in guests()
+    other.lookupByName("g").destroy()
+
+
 def test_edited_at_the_same_moment(redefine: Callable[[Callable[[], object]], Redefinition], other: Any) -> None:
     """An edit of another client that may be overwritten is reported."""
     assert redefine(lambda: other.defineXML(GUEST)) is Redefinition.COLLIDED

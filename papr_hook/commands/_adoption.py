@@ -179,15 +179,18 @@ class Host:
     def _define(self, plan: GuestPlan, data: bytes, backup: NewBackup) -> tuple[Redefinition, bytes]:
         """Define the layout of a guest that is still as planned.
 
-        It counts as changed if the daemon ends meanwhile, since only another look tells whether it is.
+        It counts as changed if the daemon ends meanwhile, since only another look tells whether it is. An error may
+        also come after the definition: then the backup is kept.
         """
         connection = self._connection
         try:
             return connection.redefine_if_unchanged(plan.guest, plan.before, data)
         except LibvirtError:
-            if connection.is_alive():
+            is_alive = connection.is_alive()
+            if not is_alive or self._ask(lambda c: c.read_domain_xml(plan.guest)) != plan.before:
+                backup.keep()
+            if is_alive:
                 raise
-        backup.keep()
         self._reconnect(connection)
         return Redefinition.CHANGED, b""
 

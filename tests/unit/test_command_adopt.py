@@ -14,6 +14,7 @@ from papr_hook import cli
 from papr_hook.commands import _adoption
 from papr_hook.errors import LibvirtError
 from papr_hook.virt.backup import Backups
+from papr_hook.virt.redefinition import Redefinition
 from tests.helpers.cli import Ran, one_line, papr_hook
 from tests.helpers.fake_connection import FakeConnection, FakeDaemon
 from tests.helpers.paths import GOLDEN
@@ -185,6 +186,25 @@ def test_a_daemon_that_ends_in_a_definition(
     assert (ran.status, ran.err) == (0, "")
     assert ran.out.endswith("pc: updated (effective at next start)\n")
     assert papr_hook("check", stdin=guest.xml).status == 0
+    assert adopt("--undo", "--yes", "--force").status == 0
+    assert guest.xml == before
+
+
+def test_an_error_after_a_definition(libvirt: FakeDaemon, adopt: Adopt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest counts as failed, and can be restored."""
+    guest = libvirt.add("pc", PC)
+    before = guest.xml
+    redefine = FakeConnection.redefine_if_unchanged
+
+    def lose_events(self: FakeConnection, name: str, judged: bytes, data: bytes) -> tuple[Redefinition, bytes]:
+        redefine(self, name, judged, data)
+        raise LibvirtError("could not receive events: end of file")
+
+    monkeypatch.setattr(FakeConnection, "redefine_if_unchanged", lose_events)
+    ran = adopt("--yes")
+    assert (ran.status, ran.err) == (1, "papr-hook: pc: could not receive events: end of file\n")
+    assert guest.xml != before
+    monkeypatch.setattr(FakeConnection, "redefine_if_unchanged", redefine)
     assert adopt("--undo", "--yes", "--force").status == 0
     assert guest.xml == before
 

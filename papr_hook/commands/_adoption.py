@@ -83,7 +83,7 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def read(self, autostart: bool) -> list[tuple[GuestState, bytes]]:
+    def read(self, autostart: bool) -> list[tuple[GuestState, bytes | LibvirtError]]:
         """Return its guests with their domain XML. Raises LibvirtError."""
         return self._ask(lambda connection: connection.read_guests(autostart))
 
@@ -102,17 +102,19 @@ class Host:
         except LibvirtError as error:
             return GuestPlan(state.uuid, state.name, Outcome.FAILED, str(error))
 
-    def plan(self, state: GuestState, before: bytes) -> GuestPlan:
+    def plan(self, state: GuestState, before: bytes | LibvirtError) -> GuestPlan:
         """Return what is to be done about a guest.
 
         Args:
             state: What libvirt knows about it.
-            before: Its domain XML.
+            before: Its domain XML, or why libvirt does not return it.
         """
 
         def unchanged(outcome: Outcome, reason: str = "") -> GuestPlan:
             return GuestPlan(state.uuid, state.name, outcome, reason)
 
+        if isinstance(before, LibvirtError):
+            return unchanged(Outcome.FAILED, str(before))
         try:
             analysis = pipeline.analyze(before, self._config)
             if analysis.domain.guest is None:
@@ -136,7 +138,9 @@ class Host:
         Args:
             plans: The plans of guests that change.
         """
-        with ThreadPoolExecutor(WORKERS) as pool:
+        # A password is asked for now if it has to be, and not amid the progress.
+        self._ask(lambda connection: connection.receive_events())
+        with self._backups.lock(), ThreadPoolExecutor(WORKERS) as pool:
             yield from pool.map(self._adopt, plans)
 
     def _adopt(self, plan: GuestPlan) -> GuestPlan:
@@ -164,9 +168,8 @@ class Host:
             if plan.outcome is not Outcome.CHANGE:
                 return plan
             redefinition, after = self._define(plan, result.data, backup)
-            if redefinition in (Redefinition.DONE, Redefinition.COLLIDED):
-                backup.confirm(after)
             if redefinition is Redefinition.DONE:
+                backup.confirm(after)
                 return plan
             if redefinition is not Redefinition.CHANGED:
                 raise LibvirtError(redefinition.value)
@@ -180,19 +183,22 @@ class Host:
         """Define the layout of a guest that is still as planned.
 
         It counts as changed if the daemon ends meanwhile, since only another look tells whether it is. An error may
-        also come after the definition: then the backup is kept.
+        also come after the definition. So the backup is kept until it is known that nothing was defined.
         """
         connection = self._connection
+        backup.keep()
         try:
-            return connection.redefine_if_unchanged(plan.guest, plan.before, data)
+            redefinition, after = connection.redefine_if_unchanged(plan.guest, plan.before, data)
         except LibvirtError:
-            is_alive = connection.is_alive()
-            if not is_alive or self._ask(lambda c: c.read_domain_xml(plan.guest)) != plan.before:
-                backup.keep()
-            if is_alive:
+            if connection.is_alive():
+                if self._ask(lambda c: c.read_domain_xml(plan.guest)) == plan.before:
+                    backup.drop()
                 raise
-        self._reconnect(connection)
-        return Redefinition.CHANGED, b""
+            self._reconnect(connection)
+            return Redefinition.CHANGED, b""
+        if redefinition in (Redefinition.CHANGED, Redefinition.UNDEFINED):
+            backup.drop()
+        return redefinition, after
 
     def restore(self, guest: str, force: bool) -> str:
         """Define the domain XML that a guest had before it was adopted.
@@ -207,13 +213,17 @@ class Host:
         Raises:
             PaprHookError: The guest was not adopted, was changed since, or libvirt does not define it.
         """
+        with self._backups.lock():
+            return self._restore(guest, force)
+
+    def _restore(self, guest: str, force: bool) -> str:
         state = self._state(guest)
-        backup = self._backups.load(state.uuid)
+        current = self._ask(lambda connection: connection.read_domain_xml(state.uuid))
+        backup = self._backups.load(state.uuid, current)
         if backup is None:
             raise PaprHookError("there is no backup of this guest")
         if _uuid(backup.before) != state.uuid:
             raise PaprHookError("the backup is not the domain XML of this guest; it is not restored")
-        current = self._ask(lambda connection: connection.read_domain_xml(state.uuid))
         if current != backup.before:
             if not backup.is_laid_out(current) and not force:
                 raise PaprHookError("changed since it was adopted; use --force to restore it nevertheless")

@@ -72,10 +72,12 @@ def run(args: AdoptArgs, io: Io) -> int:
 
 def _adopt(args: AdoptArgs, output: _Output, host: Host) -> bool:
     """Plan, ask, and lay out. Return whether a guest failed."""
-    plans = []
+    planned: dict[str, GuestPlan] = {}
     for plan in _plan(args, output, host):
-        plans.append(plan)
-        output.print_plan(plan)
+        if plan.guest not in planned:  # a guest may be given twice, by name and by UUID
+            planned[plan.guest] = plan
+            output.print_plan(plan)
+    plans = list(planned.values())
     changes = [plan for plan in plans if plan.outcome is Outcome.CHANGE]
     failed = any(plan.outcome is Outcome.FAILED for plan in plans)
     output.print(_summary(plans))

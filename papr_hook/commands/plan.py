@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from .. import pipeline
 from ..config import Config
-from ..errors import InputError, PaprHookError
+from ..errors import InputError, LibvirtError, PaprHookError
 from ..host.bars import WINDOW_32, WINDOW_64, BarSizes, read_bars
 from ..layout.diff import Cost, DeviceChange, compute_cost, explain
 from ..layout.groups import group_devices
@@ -72,7 +72,10 @@ def _read_sources(args: PlanArgs, io: Io, config: Config) -> Iterator[Source]:
     uri = args.connect or config.uri
     if args.all:
         with connect(uri) as connection:
-            yield from (Source(state.name, data) for state, data in connection.read_guests())
+            for state, data in connection.read_guests():
+                if isinstance(data, LibvirtError):
+                    raise data
+                yield Source(state.name, data)
     for name in args.sources:
         yield resolve_source(name, args.connect, uri, io)
 

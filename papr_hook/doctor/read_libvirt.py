@@ -35,6 +35,8 @@ def _find_noncompliant(connection: Connection, config: Config, is_remote: bool) 
     """Return the names of the guests on autostart that do not comply. Raises LibvirtError if the daemon ends."""
     found = []
     for _, data in connection.read_guests(autostart=True):
+        if isinstance(data, LibvirtError):
+            continue
         try:
             analysis = pipeline.analyze(data, config)
         except InputError:

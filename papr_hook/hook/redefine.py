@@ -140,7 +140,9 @@ def _connect(stack: contextlib.ExitStack, guest: RefusedGuest, config: Config) -
     deadline = time.monotonic() + (0 if guest.autostart is Autostart.NEVER else BOOT_SECONDS)
     while True:
         try:
-            return stack.enter_context(connect(config.uri))
+            connection = stack.enter_context(connect(config.uri))
+            connection.receive_events()
+            return connection
         except LibvirtError:
             if time.monotonic() >= deadline:
                 raise

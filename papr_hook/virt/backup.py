@@ -8,6 +8,7 @@ While the guest is redefined, the file is UUID.pending.xml, so that an older bac
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -61,8 +62,20 @@ class Backups:
         return sorted({uuid for uuid, _, part in parts if part in (_BEFORE, _PENDING) and _UUID.fullmatch(uuid)})
 
     @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep others from changing the backups. Raises BackupError if another process does so now."""
+        with _errors(self.directory):
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            number = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _lock(number, self.directory)
+            yield
+        finally:
+            os.close(number)
+
+    @contextlib.contextmanager
     def replace(self, uuid: str) -> Iterator[NewBackup]:
-        """Yield a backup that replaces the guest's older one if it is confirmed, and is removed if not.
+        """Yield a backup that replaces the guest's older one if it is confirmed, and is removed if it is not kept.
 
         Args:
             uuid: The guest's UUID.
@@ -76,14 +89,21 @@ class Backups:
         finally:
             new.close()
 
-    def load(self, uuid: str) -> Backup | None:
+    def load(self, uuid: str, current: bytes) -> Backup | None:
         """Return the backup of a guest, or None if there is none.
+
+        An older backup counts if a pending one has the domain XML of the guest: no definition followed it.
+
+        Args:
+            uuid: The guest's UUID.
+            current: Its domain XML.
 
         Raises:
             BackupError: It cannot be read, or others than its owner can write it.
         """
         with _errors(self.directory):
-            data = _read(self._file(uuid, _PENDING)) or _read(self._file(uuid, _BEFORE))
+            pending, before = (_read(self._file(uuid, part)) for part in (_PENDING, _BEFORE))
+        data = pending if before is None or pending not in (None, current) else before
         if data is None:
             return None
         digest = _DIGEST.search(data)
@@ -102,7 +122,7 @@ class Backups:
 class NewBackup:
     """A backup of a guest that is about to be redefined.
 
-    is_kept: whether it stays although nothing confirms it.
+    is_kept: whether it stays although nothing has confirmed it.
     """
 
     def __init__(self, pending: Path, before: Path) -> None:
@@ -117,14 +137,18 @@ class NewBackup:
             _write(self._pending, before)
 
     def keep(self) -> None:
-        """Keep it also if it is not confirmed, because nobody knows whether the layout was defined."""
+        """Keep it also if it is not confirmed: the layout may be defined from now on."""
         self.is_kept = True
+
+    def drop(self) -> None:
+        """Do not keep it: the layout was not defined."""
+        self.is_kept = False
 
     def confirm(self, after: bytes) -> None:
         """Note the domain XML that libvirt has after the layout was defined. Raises BackupError."""
-        self.keep()
         with _errors(self._pending.parent):
-            with self._pending.open("ab") as stream:
+            with self._pending.open("r+b") as stream:
+                stream.seek(0, os.SEEK_END)
                 stream.write(f"<!-- laid out as SHA-256 {_digest(after)} -->\n".encode())
             self._pending.replace(self._before)
 
@@ -141,6 +165,13 @@ def _errors(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BackupError(f"backup in {error.filename or directory}: {error.strerror}") from None
+
+
+def _lock(number: int, directory: Path) -> None:
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BackupError(f"another 'papr-hook adopt' uses {directory}; try again when it has ended") from None
 
 
 def _digest(domain_xml: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from ..errors import LibvirtError
@@ -50,16 +50,17 @@ class Connection:
             self._events.close()
         self._connection.close()
 
-    def read_guests(self, autostart: bool = False) -> list[tuple[GuestState, bytes]]:
+    def read_guests(self, autostart: bool = False) -> list[tuple[GuestState, bytes | LibvirtError]]:
         """Return all persistent guests with the domain XML of their next start, in the order of their names.
 
-        A guest that another client undefines meanwhile is left out.
+        A guest that another client undefines meanwhile is left out. One that libvirt does not let this client read has
+        the error instead.
 
         Args:
             autostart: Whether to leave out those that libvirt does not start at boot.
 
         Raises:
-            LibvirtError: libvirt does not list them.
+            LibvirtError: libvirt does not list them, or its daemon ended.
         """
         flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
         if autostart:
@@ -68,13 +69,18 @@ class Connection:
             domains = self._connection.listAllDomains(flags)
             running = self._list(flags | libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
             saved = self._list(flags | libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
-            guests = []
-            for domain in sorted(domains, key=lambda domain: str(domain.name())):
-                uuid = str(domain.UUIDString())
-                state = GuestState(uuid, str(domain.name()), True, uuid in running, uuid in saved)
-                with _ignored(libvirt.VIR_ERR_NO_DOMAIN):
+        guests: list[tuple[GuestState, bytes | LibvirtError]] = []
+        for domain in sorted(domains, key=lambda domain: str(domain.name())):
+            uuid, name = str(domain.UUIDString()), str(domain.name())
+            state = GuestState(uuid, name, True, uuid in running, uuid in saved)
+            try:
+                with _errors(f"read guest '{name}'"), _ignored(libvirt.VIR_ERR_NO_DOMAIN):
                     guests.append((state, _read(domain)))
-            return guests
+            except LibvirtError as error:
+                if not self.is_alive():
+                    raise
+                guests.append((state, error))
+        return guests
 
     def state(self, guest: str) -> GuestState:
         """Return what libvirt knows about a guest.
@@ -200,19 +206,16 @@ class Connection:
         Raises:
             LibvirtError: libvirt has no such guest, or refused a call.
         """
-        events = self._receive_events()
         with _errors(f"read guest '{guest}'"):
             domain = self._lookup(guest)
             uuid = str(domain.UUIDString())
-        with events.watch(uuid):
-            with _errors(f"read guest '{guest}'"):
-                if not domain.isPersistent():
-                    return Redefinition.CHANGED, b""
+        with ExitStack() as watched:
             with self._definition:
+                events = self._events_of_definitions()
+                watched.enter_context(events.watch(uuid))
                 with _errors(f"read guest '{guest}'"):
-                    current = _read(domain)
-                if current.strip() != judged.strip():
-                    return Redefinition.CHANGED, b""
+                    if not domain.isPersistent() or _read(domain).strip() != judged.strip():
+                        return Redefinition.CHANGED, b""
                 self.define(data)
             with _errors(f"read guest '{guest}'"):
                 after = _read(domain)
@@ -221,6 +224,19 @@ class Connection:
         if outcome is Redefinition.UNDEFINED:
             self._undefine(uuid)
         return outcome, after
+
+    def receive_events(self) -> None:
+        """Connect to libvirt once more, for the events that a redefinition needs, unless that was done before."""
+        self._events_of_definitions()
+
+    def _events_of_definitions(self) -> DefinitionEvents:
+        with self._lock, _errors("receive events"):
+            if self._events is not None and not self._events.is_open():
+                self._events.close()
+                self._events = None
+            if self._events is None:
+                self._events = DefinitionEvents(self._uri)
+            return self._events
 
     def wait_for_job(self, guest: str) -> None:
         """Wait until no other call is changing a guest that does not run.
@@ -307,12 +323,6 @@ class Connection:
         """
         with _errors("define the guest"):
             self._connection.defineXML(data.decode())
-
-    def _receive_events(self) -> DefinitionEvents:
-        with self._lock, _errors("receive events"):
-            if self._events is None or not self._events.is_open():
-                self._events = DefinitionEvents(self._uri)
-            return self._events
 
     def _undefine(self, guest: str) -> None:
         """Undefine a guest, unless another client did so. Its NVRAM stays, without which QEMU's guests may not go."""

@@ -67,7 +67,8 @@ class DefinitionEvents:
         )
 
     def is_open(self) -> bool:
-        """Return whether events still come, as far as is known."""
+        """Return whether events still come."""
+        _run_loop()  # which notices that the daemon has closed the connection
         return bool(self._connection.isAlive())
 
     def close(self) -> None:
@@ -90,7 +91,7 @@ class DefinitionEvents:
         try:
             yield
         finally:
-            del self._events[uuid]
+            self._events.pop(uuid, None)
 
     def judge(self, uuid: str) -> Redefinition:
         """Return what became of a guest that this connection has just redefined.

@@ -29,15 +29,16 @@ class FakeDaemon:
     """Guests by UUID, and what a connection to them does.
 
     before_read runs before domain XML is read, and may change it as another client would. refuses has the names of
-    guests that libvirt does not define. redefinition is what comes of a redefinition. is_up is False after the daemon
-    has ended or the connection was closed, until the next one. monitor answers a command of QEMU's monitor, and agent
-    one of the guest's agent.
+    guests that libvirt does not define, and unreadable of those that it does not show. redefinition is what comes of a
+    redefinition. is_up is False after the daemon has ended or the connection was closed, until the next one. monitor
+    answers a command of QEMU's monitor, and agent one of the guest's agent.
     """
 
     guests: dict[str, FakeGuest] = field(default_factory=dict)
     uris: list[str] = field(default_factory=list)
     networks: dict[str, bytes] = field(default_factory=dict)
     refuses: set[str] = field(default_factory=set)
+    unreadable: set[str] = field(default_factory=set)
     before_read: Callable[[str], None] = lambda uuid: None
     redefinition: Redefinition = Redefinition.DONE
     is_up: bool = True
@@ -70,14 +71,16 @@ class FakeConnection:
 
     libvirt: FakeDaemon
 
-    def read_guests(self, autostart: bool = False) -> list[tuple[GuestState, bytes]]:
+    def read_guests(self, autostart: bool = False) -> list[tuple[GuestState, bytes | LibvirtError]]:
         """Return the persistent guests with their domain XML, but for those that are undefined meanwhile."""
-        found = []
+        found: list[tuple[GuestState, bytes | LibvirtError]] = []
         for guest in list(self.libvirt.guests.values()):
             if guest.autostart or not autostart:
                 state = self.state(guest.uuid)
                 self.libvirt.before_read(guest.uuid)
-                if guest.uuid in self.libvirt.guests:
+                if guest.name in self.libvirt.unreadable:
+                    found.append((state, LibvirtError(f"could not read guest '{guest.name}': access denied")))
+                elif guest.uuid in self.libvirt.guests:
                     found.append((state, guest.xml))
         return found
 
@@ -99,6 +102,9 @@ class FakeConnection:
     def network_xml(self, name: str) -> bytes:
         """Return the XML of a network."""
         return self.libvirt.networks[name]
+
+    def receive_events(self) -> None:
+        """Do nothing."""
 
     def redefine_if_unchanged(self, guest: str, judged: bytes, data: bytes) -> tuple[Redefinition, bytes]:
         """Give a guest other domain XML if it still has what that was made from."""

@@ -47,6 +47,9 @@ class FakeLibvirt(Connection):
         with self.calls.open("a") as file:
             file.write(f"{call}\n")
 
+    def receive_events(self) -> None:
+        pass
+
     def wait_for_job(self, guest: str) -> None:
         pass
 

@@ -8,6 +8,8 @@ import sys
 # module in the end, takes as long as the decision. So does loading site, for two directories: that of Debian's
 # packages, and the one that other distributions have beside the standard library's.
 gc.disable()
+if sys.argv[2:3] == ["doctor"]:  # which changes nothing on the host
+    sys.dont_write_bytecode = True
 here = os.path.realpath(__file__)
 for _ in range(3):
     here = os.path.dirname(here)

@@ -41,8 +41,8 @@ def ask_has_managed_save(guest: DomainRef) -> Steps[bool]:
 def ask_previous_xmls(guest: DomainRef) -> Steps[tuple[bytes, ...]]:
     """Return the domain XML that a guest has for its next start, then that of the running guest if it runs.
 
-    A guest that does not run, or is transient, has one domain XML. Passwords are left out, because a client may be
-    allowed less than to read them. A question that libvirt refuses is no memory.
+    Passwords are left out, because a client may be allowed less than to read them. A question that libvirt refuses is
+    no memory.
     """
     try:
         present = yield from ask_domain_xml(guest, XmlFlag.LIVE)

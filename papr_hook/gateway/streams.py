@@ -19,8 +19,8 @@ HIGH_WATER_MARK = 262_144
 """Bytes that wait to be sent to one side, beyond which nothing is read from the other."""
 
 SEND_BUFFER = 262_144
-"""Bytes that the kernel keeps for a peer until it reads (SO_SNDBUF). A packet of a stream fits into that, but not into
-what a socket has without this (net.core.wmem_default)."""
+"""Bytes that the kernel keeps for a peer until it reads (SO_SNDBUF). Linux takes net.core.wmem_max at most, and doubles
+that (socket(7)), so that a packet of a stream fits. It does not fit into what a socket has by default."""
 
 _ANCILLARY = socket.CMSG_SPACE(protocol.MAX_FDS * struct.calcsize("i"))
 

@@ -129,7 +129,8 @@ class Host(IsolatedTree, Startable):
     def stop_daemon(self) -> None:
         """Stop libvirtd, and wait until it has exited. Guests keep running.
 
-        libvirtd 11.3 may hang at its end. One that lives 30 s longer is killed, as systemd does it in the end.
+        libvirtd 11.3 hung at its end in 3 of 99 cases, without papr-hook. So one that lives 30 s longer is killed, as
+        systemd does it in the end.
 
         Raises:
             HostError: it does not run, or does not exit.

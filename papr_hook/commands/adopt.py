@@ -23,6 +23,9 @@ T = TypeVar("T")
 PROGRESS_FROM = 20
 """The number of guests from which a terminal shows the progress."""
 
+_ERASE = "\r\x1b[K"
+"""Goes to the start of a terminal's line and erases it (ECMA-48 EL)."""
+
 
 class AdoptArgs(SettingsArgs, LinksArgs):
     """The arguments of the command."""
@@ -184,15 +187,15 @@ class _Output:
             self._print_unchanged(plan)
 
     def progress(self, what: str, items: Iterable[T], total: int) -> Iterator[T]:
-        """Yield items, and show on a terminal how many of them are done."""
+        """Yield items, and show on a terminal how many of them are done while the next one is made."""
         shown = total >= PROGRESS_FROM and sys.stderr is not None and sys.stderr.isatty()
         for number, item in enumerate(items, 1):
+            self.io.warn_open(_ERASE if shown else "")
+            yield item
             if shown:
                 done = 30 * number // total
-                self.io.warn_open(f"\r{what} [{'#' * done}{' ' * (30 - done)}] {number}/{total}")
-            yield item
-        if shown:
-            self.io.warn("")
+                self.io.warn_open(f"{what} [{'#' * done}{' ' * (30 - done)}] {number}/{total}")
+        self.io.warn_open(_ERASE if shown else "")
 
     def _print_unchanged(self, plan: GuestPlan) -> None:
         if plan.outcome is Outcome.FAILED:

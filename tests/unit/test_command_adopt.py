@@ -215,6 +215,23 @@ def test_a_reader_that_leaves_does_not_stop_it(libvirt: FakeDaemon, tmp_path: Pa
     assert all(papr_hook("check", stdin=guest.xml).status == 0 for guest in guests)
 
 
+def test_the_progress_on_a_terminal(libvirt: FakeDaemon, tmp_path: Path) -> None:
+    """It is erased before each line, so that lines are whole, and in the end."""
+    for number in range(20):
+        libvirt.add(f"guest{number}", PC)
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with redirect_stderr(Terminal()) as terminal:
+        cli.main(["adopt", "--yes", "--backups", str(tmp_path / "backups")], io.BytesIO(), terminal)
+    lines = [line.rpartition("\r\x1b[K")[2] for line in terminal.getvalue().split("\n")]
+    assert "guest19: updated (effective at next start)" in lines
+    assert not any("[" in line for line in lines if "note" not in line)
+    assert "defining [###############               ] 10/20\r\x1b[K" in terminal.getvalue()
+
+
 def test_an_interruption_leaves_no_guest_half_done(libvirt: FakeDaemon, adopt: Adopt, tmp_path: Path) -> None:
     """A guest was not touched, or is laid out and can be restored as any other."""
     guests = [libvirt.add(f"guest{number}", PC) for number in range(100)]

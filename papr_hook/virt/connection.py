@@ -41,7 +41,6 @@ class Connection:
         self._uri = uri
         self._connection = connection
         self._events: DefinitionEvents | None = None
-        self._lock = threading.Lock()
         self._definition = threading.Lock()
 
     def close(self) -> None:
@@ -227,10 +226,11 @@ class Connection:
 
     def receive_events(self) -> None:
         """Connect to libvirt once more, for the events that a redefinition needs, unless that was done before."""
-        self._events_of_definitions()
+        with self._definition:
+            self._events_of_definitions()
 
     def _events_of_definitions(self) -> DefinitionEvents:
-        with self._lock, _errors("receive events"):
+        with _errors("receive events"):
             if self._events is not None and not self._events.is_open():
                 self._events.close()
                 self._events = None

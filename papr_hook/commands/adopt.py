@@ -189,13 +189,15 @@ class _Output:
     def progress(self, what: str, items: Iterable[T], total: int) -> Iterator[T]:
         """Yield items, and show on a terminal how many of them are done while the next one is made."""
         shown = total >= PROGRESS_FROM and sys.stderr is not None and sys.stderr.isatty()
+        if not shown:
+            yield from items
+            return
         for number, item in enumerate(items, 1):
-            self.io.warn_open(_ERASE if shown else "")
+            self.io.warn_open(_ERASE)
             yield item
-            if shown:
-                done = 30 * number // total
-                self.io.warn_open(f"{what} [{'#' * done}{' ' * (30 - done)}] {number}/{total}")
-        self.io.warn_open(_ERASE if shown else "")
+            done = 30 * number // total
+            self.io.warn_open(f"{what} [{'#' * done}{' ' * (30 - done)}] {number}/{total}")
+        self.io.warn_open(_ERASE)
 
     def _print_unchanged(self, plan: GuestPlan) -> None:
         if plan.outcome is Outcome.FAILED:

@@ -113,16 +113,20 @@ class Edits(splice.Changes):
 
 def new_address(address: PciAddress, shared: bool) -> etree._Element:
     """Return an <address> element; see Edits.set_address()."""
-    attributes = {
-        "type": "pci",
+    attributes = {"type": "pci", **format_address(address)}
+    if shared and address.function == 0:
+        attributes["multifunction"] = "on"
+    return etree.Element("address", attributes)
+
+
+def format_address(address: PciAddress) -> dict[str, str]:
+    """Return the attributes of a PCI address, of the guest's or of the host's, as libvirt writes them."""
+    return {
         "domain": f"0x{address.domain:04x}",
         "bus": f"0x{address.bus:02x}",
         "slot": f"0x{address.slot:02x}",
         "function": f"0x{address.function:x}",
     }
-    if shared and address.function == 0:
-        attributes["multifunction"] = "on"
-    return etree.Element("address", attributes)
 
 
 _NUMBERS = frozenset({"domain", "bus", "slot", "function"})

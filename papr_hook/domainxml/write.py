@@ -9,7 +9,7 @@ from lxml import etree
 
 from ..model import Layout, PciAddress, Phb
 from .controllers import MAX_INDEX
-from .edit import Edited, Edits, new_address
+from .edit import Edited, Edits, format_address, new_address
 from .implicit import ImplicitDevice
 from .read import PseriesDomain
 from .text import parse
@@ -76,11 +76,7 @@ def with_hostdevs(domain: PseriesDomain, beside: Iterable[tuple[int, PciAddress]
 
 def _hostdev(source: PciAddress) -> etree._Element:
     new = etree.Element("hostdev", {"mode": "subsystem", "type": "pci", "managed": "yes"})
-    address = etree.SubElement(etree.SubElement(new, "source"), "address")
-    address.set("domain", f"0x{source.domain:04x}")
-    address.set("bus", f"0x{source.bus:02x}")
-    address.set("slot", f"0x{source.slot:02x}")
-    address.set("function", f"0x{source.function:x}")
+    etree.SubElement(etree.SubElement(new, "source"), "address", format_address(source))
     return new
 
 

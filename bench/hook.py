@@ -14,11 +14,10 @@ from pathlib import Path
 
 from bench.gateway import guest, lay_out
 from bench.table import Row, compare
+from papr_hook.virt.hook_files import ENVIRONMENT
 from tests.helpers.paths import GOLDEN, HOOK, PROJECT
 
 PARSES = ["/usr/bin/python3", "-I", "-c", "import sys; from lxml import etree; etree.parse(sys.stdin.buffer)"]
-ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-"""What libvirt gives its hooks (virRunScript in its src/util/virhook.c), with systemd's PATH."""
 
 
 @contextmanager

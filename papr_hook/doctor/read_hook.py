@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from ..config import STATE_DIR
-from ..virt.hook_files import HOOK_DIR, HookFile, read_hooks
+from ..virt.hook_files import ENVIRONMENT, HOOK_DIR, HookFile, read_hooks
 from .facts import GuestStart, HookCall, HookFacts
 
 LOAD_SECONDS: Final = 10.0
 """Longer than hooks/qemu lets Python run."""
-
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""What systemd gives libvirt's daemons, and they give their hooks."""
 
 
 def read_hook(run_dir: Path, hook_dir: Path = HOOK_DIR, proc: Path = Path("/proc")) -> HookFacts:
@@ -54,7 +51,7 @@ def _find_failure(hook: HookFile) -> str:
         done = subprocess.run(
             ["/bin/sh", str(hook.path), "-", "doctor", "load", "-"],  # it may not be executable
             cwd="/",  # libvirt runs hooks there
-            env={"PATH": _PATH, "LC_ALL": "C"},
+            env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -15,6 +15,9 @@ from typing import Final
 HOOK_DIR: Final = Path("/etc/libvirt/hooks")
 """libvirt's directory of hooks (LIBVIRT_HOOK_DIR in its src/util/virhook.c)."""
 
+ENVIRONMENT: Final = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""What libvirt's daemons give their hooks (virRunScript in its src/util/virhook.c), with the PATH of systemd."""
+
 FIRST_LIBVIRT_WITH_QEMU_D: Final = (6, 5, 0)
 """The first libvirt that runs the programs in qemu.d (virHookCall in its src/util/virhook.c)."""
 

@@ -12,6 +12,16 @@ PING, PONG = 1, 2
 """Program and procedures of libvirt's keepalive (src/rpc/virkeepaliveprotocol.x)."""
 
 
+def receive_packet(sock: socket.socket, parser: protocol.PacketParser) -> protocol.Packet:
+    """Return the next packet that comes. Raises EOFError."""
+    while (packet := parser.next_packet()) is None:
+        data = sock.recv(65536)
+        if not data:
+            raise EOFError
+        parser.receive(data)
+    return packet
+
+
 class RawClient:
     """A client that speaks the protocol itself."""
 
@@ -34,12 +44,7 @@ class RawClient:
 
     def next(self) -> protocol.Packet:
         """The next packet that comes. Raises EOFError."""
-        while (packet := self._framer.next_packet()) is None:
-            data = self.client.recv(65536)
-            if not data:
-                raise EOFError
-            self._framer.receive(data)
-        return packet
+        return receive_packet(self.client, self._framer)
 
     def ping(self) -> bytes:
         """A keepalive request."""

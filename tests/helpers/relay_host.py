@@ -14,6 +14,8 @@ from papr_hook.gateway.protocol import Packet, PacketParser, Procedure, Type, bu
 from papr_hook.gateway.relay import Relay
 from papr_hook.virt.locks import AttachLocks
 
+from .raw_client import receive_packet
+
 SECONDS = 30.0
 
 
@@ -31,12 +33,7 @@ class Peer:
 
     def next(self) -> Packet:
         """Return the next packet. Raises EOFError."""
-        while (packet := self._parser.next_packet()) is None:
-            data = self.sock.recv(65536)
-            if not data:
-                raise EOFError
-            self._parser.receive(data)
-        return packet
+        return receive_packet(self.sock, self._parser)
 
     def ended(self) -> bool:
         """Return whether the other side has closed the connection."""

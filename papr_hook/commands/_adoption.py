@@ -133,7 +133,7 @@ class Host:
     def adopt(self, plans: Sequence[GuestPlan]) -> Generator[GuestPlan, None, None]:
         """Define the layouts of guests, and yield what was done about each.
 
-        If it is closed, no other guest is begun, and those that were begun are done.
+        Closing it completes the guests that were begun, and begins no others.
 
         Args:
             plans: The plans of guests that change.

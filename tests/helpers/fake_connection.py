@@ -29,9 +29,9 @@ class FakeDaemon:
     """Guests by UUID, and what a connection to them does.
 
     before_read runs before domain XML is read, and may change it as another client would. refuses has the names of
-    guests that libvirt does not define, and unreadable of those that it does not show. redefinition is what comes of a
-    redefinition. is_up is False after the daemon has ended or the connection was closed, until the next one. monitor
-    answers a command of QEMU's monitor, and agent one of the guest's agent.
+    guests that libvirt refuses to define, and unreadable the names of guests that it refuses to read. redefinition is
+    the result of a redefinition. is_up is False after the daemon has ended or the connection was closed, until the next
+    one. monitor answers a command of QEMU's monitor, and agent one of the guest's agent.
     """
 
     guests: dict[str, FakeGuest] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class FakeConnection:
     libvirt: FakeDaemon
 
     def read_guests(self, autostart: bool = False) -> list[tuple[GuestState, bytes | LibvirtError]]:
-        """Return the persistent guests with their domain XML, but for those that are undefined meanwhile."""
+        """Return the persistent guests with their domain XML, except guests that are undefined meanwhile."""
         found: list[tuple[GuestState, bytes | LibvirtError]] = []
         for guest in list(self.libvirt.guests.values()):
             if guest.autostart or not autostart:

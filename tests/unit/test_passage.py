@@ -1,4 +1,4 @@
-"""Packets that pass unseen: those that the session would pass on unchanged, and no others."""
+"""The packets that bypass the session are exactly those that it would pass on unchanged."""
 
 from __future__ import annotations
 

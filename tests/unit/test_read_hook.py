@@ -107,7 +107,7 @@ def test_a_hook_whose_python_does_not_start(tmp_path: Path, hooks: Path) -> None
 
 
 def test_the_hook_has_no_call_noted_for_the_question(tmp_path: Path, hooks: Path) -> None:
-    """doctor's question is no call of libvirt's."""
+    """The question of doctor is not noted as a call of libvirt."""
     edit(hooks, "run=/run/libvirt\n", f"run={tmp_path}\n")
     assert read_hook(tmp_path, hooks).last_call is None
     assert not (tmp_path / "papr-hook").exists()
